@@ -13,6 +13,13 @@ class HardwareError(OpenTrnError):
     """An unknown chip, core, instance, rack, GPU or figure, or a hardware file that cannot be used."""
 
 
+class MissingFigureError(HardwareError, AttributeError):
+    """A figure that a hardware record does not have, most often because nobody has published it.
+
+    Also an `AttributeError`, so that `hasattr` and `getattr` with a default work on records.
+    """
+
+
 class UnsupportedError(OpenTrnError):
     """A public API that exists on the real stack and that OpenTrn does not support."""
 
