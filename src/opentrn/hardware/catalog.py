@@ -115,9 +115,10 @@ def regions() -> tuple[Region, ...]:
 def prices(
     instance: str | None = None, kind: str | None = None, region: str | None = None, path: Path | None = None
 ) -> tuple[Price, ...]:
-    """List prices, newest first, narrowed to an instance name, a kind ("on_demand", "capacity_block", "reserved") and a region.
+    """List prices, newest first, narrowed to an instance's name, a kind and a region.
 
-    `path` is a user's own list, read instead of ours: a TOML file of `[[price]]` tables.
+    A kind is "on_demand", "capacity_block" or "reserved"; lists without regions count for every region. `path` is a
+    user's own list, read instead of ours: a TOML file of `[[price]]` tables.
 
     Raises:
         HardwareError: an unknown kind, or a file that cannot be used.
@@ -129,7 +130,7 @@ def prices(
         for price in (_read_prices(DATA / "prices.toml", True) if path is None else _read_prices(path, False))
         if (instance is None or price.instance == instance.lower())
         and (kind is None or price.kind == kind)
-        and (region is None or price.region == region)
+        and (region is None or price.region in (region, "any"))
     )
 
 
@@ -169,8 +170,8 @@ def _all(kind: type[Record]) -> tuple[Any, ...]:
 
 def _unknown(what: str, name: str, kinds: Sequence[type[Record]]) -> HardwareError:
     close = get_close_matches(name.lower(), {known for kind in kinds for known in _names(kind)}, n=3)
-    known = sorted(known for kind in kinds for known in _tables(kind))
-    hint = f"did you mean {' or '.join(close)}" if close else f"known are {', '.join(known)}"
+    known = sorted(_tables(kinds[0]))
+    hint = f"did you mean {' or '.join(close)}" if close else f"known {kinds[0].kind}s are {', '.join(known)}"
     return HardwareError(f"no {what} is called {name!r}: {hint}; or give the path of a .toml file.")
 
 

@@ -1,4 +1,4 @@
-"""A figure: one number about hardware, with how sure it is and who said so, and the rule that its name ends in its unit."""
+"""A figure: one number about hardware, how sure it is and who said so; and the rule that its name ends in its unit."""
 
 import re
 from dataclasses import dataclass
@@ -8,14 +8,15 @@ from typing import Any
 # measurements, assumed for hardware that nobody outside has measured, or a third party's claim.
 STATUSES = ("published", "derived", "calibrated", "projected", "estimated")
 
-# The last words of a quantity's name: units (GB is 1e9 bytes, GiB is 2**30), then things that are counted or are
-# numbers by nature. Any of them may be followed by `_per_<something>`.
-_UNITS = (
-    "ghz mhz gb gib mib kib bytes bits gbps s ms us ns cycles tflops tops pflops flop "
-    "w kw mw gw v j nj pj fj kwh wh c usd kg_co2e m m3 years percent ratio "
-    "elements partitions values fmax fmin increment magnitude cores stacks accesses acres default sizes shape generation year"
-).split()
-_UNIT_PATTERN = re.compile(rf"(?:^|_)((?:{'|'.join(sorted(_UNITS, key=len, reverse=True))})(?:_per_[a-z0-9_]+)?)$")
+# The last words of a quantity's name: units (GB is 1e9 bytes, GiB is 2**30), then what is counted or is a number by
+# nature. Any of them may be followed by `_per_<something>`.
+_UNITS = r"""
+    ghz | mhz | gb | gib | mib | kib | bytes | bits | gbps | s | ms | us | ns | cycles | tflops | tops | pflops | flop
+    | w | kw | mw | gw | v | j | nj | pj | fj | kwh | wh | c | usd | kg_co2e | m | m3 | years | percent | ratio
+    | elements | partitions | values | fmax | fmin | increment | magnitude | cores | stacks | accesses | acres
+    | default | sizes | shape | generation | year
+"""
+_UNIT_PATTERN = re.compile(rf"(?:^|_)((?:{_UNITS})(?:_per_[a-z0-9_]+)?)$", re.VERBOSE)
 _COUNT_PATTERN = re.compile(r"(?:^|_)num_[a-z0-9_]+$")
 
 
@@ -23,8 +24,8 @@ _COUNT_PATTERN = re.compile(r"(?:^|_)num_[a-z0-9_]+$")
 class Figure:
     """One figure of a record.
 
-    `value` is a number, bool, string, tuple or mapping, in the unit that `name` ends in; `low` and `high` bound it where
-    the source gives a range; `group` is the heading of the file under which it stands.
+    `value` is a number, bool, string, tuple or mapping, in the unit that `name` ends in; `low` and `high` bound it
+    where the source gives a range; `group` is the heading of the file under which it stands.
     """
 
     name: str

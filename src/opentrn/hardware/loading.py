@@ -1,9 +1,9 @@
-"""From a TOML table to a record: figures with status and source, inheritance, and errors that name the file and the key.
+"""From a TOML table to a record: figures with status and source, inheritance, errors that name the file and the key.
 
 A table holds figures, either bare (`num_cores = 8`, with the status and source of the heading or the file) or as
 `{ value, status, source, note, low, high }`, directly or under headings. `extends` names a record to start from;
-there `{ times = 4 }` multiplies the base's value, `inherited` gives the figures carried over a new status and `drops` leaves
-some of them behind.
+there `{ times = 4 }` multiplies the base's value, `inherited` gives the figures carried over a new status and `drops`
+leaves some of them behind.
 """
 
 import re
@@ -174,7 +174,7 @@ def _inherited(table: Mapping[str, Any], origin: Origin, base: Record | None) ->
 def _refuse_slips(
     new: set[str], inherited: Mapping[str, Figure], vocabulary: Callable[[], set[str]], origin: Origin
 ) -> None:
-    """Refuse a user's name that is a known quantity in another unit, or a known name misspelt: it would have no effect."""
+    """Refuse a user's name that is a known quantity in another unit or a known name misspelt: it would do nothing."""
     known = vocabulary() | inherited.keys() if new else set()
     for name in sorted(new - known):
         if others := [other for other in known if quantity_of(other) == quantity_of(name) and unit_of(other)]:
@@ -198,9 +198,7 @@ def _check_types(kind: type[Record], figures: Mapping[str, Figure], origin: Orig
         elif declared is float:
             wanted, good = "a number", isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
         else:
-            wanted, good = (
-                "a list of whole numbers",
-                isinstance(value, tuple) and all(isinstance(n, int) for n in value),
-            )
+            wanted = "a list of whole numbers"
+            good = isinstance(value, tuple) and all(isinstance(item, int) for item in value)
         if not good:
             raise origin.error(f"{name} must be {wanted}, not {value!r}.")

@@ -1,8 +1,8 @@
 """The typed records that the hardware files become.
 
-A record's figures are attributes that give plain numbers; the names declared here are the ones that code relies on, with
-their types. A file may hold more figures than are declared: they are attributes as well, and nothing needs to be added
-here for them.
+A record's figures are attributes that give plain numbers; the names declared here are the ones that code relies on,
+with their types. A file may hold more figures than are declared: they are attributes as well, and nothing needs to be
+added here for them.
 """
 
 from collections.abc import Mapping

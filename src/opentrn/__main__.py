@@ -1,0 +1,7 @@
+"""`python -m opentrn` is the `trn` command."""
+
+import sys
+
+from opentrn.cli import main
+
+sys.exit(main())
