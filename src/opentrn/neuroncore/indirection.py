@@ -1,0 +1,200 @@
+"""Dynamic addressing: reading and writing views whose place is known only when the instruction runs.
+
+Three kinds exist (see :class:`~opentrn.neuroncore.tensor.Indirection`). A scalar offset moves a view; a vector offset
+gives each partition a row of an HBM tensor; tensor indirection picks columns on chip in snake order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from opentrn.errors import ValidationError
+from opentrn.neuroncore import undefined
+from opentrn.neuroncore.memory import FULL
+from opentrn.neuroncore.registers import VirtualRegister
+from opentrn.neuroncore.source import caller
+from opentrn.neuroncore.tensor import NkiTensor
+
+if TYPE_CHECKING:
+    from opentrn.neuroncore.instruction import Plan
+    from opentrn.neuroncore.machine import Core
+
+__all__ = ["index_values", "read", "run", "write"]
+
+_TENSOR_ENGINE_GROUP = 32
+_OTHER_ENGINE_GROUP = 16
+
+
+def index_values(core: Core, index: Any) -> np.ndarray:
+    """The integers of a register or index tensor, flattened partition-major."""
+    if isinstance(index, NkiTensor):
+        undefined.require(core, index, "an index")
+        return index.array().reshape(-1).astype(np.int64)
+    if isinstance(index, VirtualRegister):
+        return np.array([index.read()], dtype=np.int64)
+    return np.array([int(index)], dtype=np.int64)
+
+
+def _fail_outside(tensor: NkiTensor, values: np.ndarray, where: np.ndarray) -> ValidationError:
+    indirection = tensor.indirection
+    assert indirection is not None
+    first = int(np.flatnonzero(where)[0])
+    label = f"tensor {tensor.name!r}" if tensor.name else "the tensor"
+    more = f" (and {int(where.sum()) - 1} more)" if where.sum() > 1 else ""
+    return ValidationError(
+        f"index {int(values[first])} at position {first}{more} reaches outside {label}, whose indexed dimension holds "
+        f"0:{indirection.limit}; clamp the indices, or pass oob_mode=nki.isa.oob_mode.skip to leave such rows alone",
+        caller(),
+    )
+
+
+def _rows(core: Core, tensor: NkiTensor, skip: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A vector-indirect view as (all rows of the storage, row of each partition, which rows are in bounds)."""
+    indirection, layout = tensor.indirection, tensor.layout
+    assert indirection is not None
+    values = index_values(core, indirection.index)[: layout.shape[0]]
+    if len(values) < layout.shape[0]:
+        raise ValidationError(
+            f"{layout.shape[0]} rows are addressed by an index of {len(values)} elements; give one index a row", caller()
+        )
+    total = tensor.storage.size_bytes // layout.itemsize
+    span = 1 + sum((n - 1) * s for n, s in zip(layout.shape[1:], layout.strides[1:], strict=True))
+    start = tensor.offset + values * indirection.stride
+    good = (values >= 0) & (start + span <= total)
+    if not good.all() and not skip:
+        raise _fail_outside(tensor, values, ~good)
+    stride = max(indirection.stride, 1)
+    count = max((total - tensor.offset - span) // stride + 1, 0)
+    item = layout.itemsize
+    table = np.ndarray(
+        (count, *layout.shape[1:]), layout.host, tensor.storage.data, tensor.storage.base + tensor.offset * item,
+        (stride * item, *layout.byte_strides[1:]),
+    )  # fmt: skip
+    return table, values, good
+
+
+def _moved(core: Core, tensor: NkiTensor, skip: bool) -> np.ndarray | None:
+    """A scalar-indirect view at its resolved place; None where it is out of bounds and may be skipped."""
+    indirection, layout = tensor.indirection, tensor.layout
+    assert indirection is not None
+    values = index_values(core, indirection.index)
+    value = int(values[0])
+    offset = tensor.offset + value * indirection.stride
+    total = tensor.storage.size_bytes // layout.itemsize
+    reach = offset + sum((n - 1) * s for n, s in zip(layout.shape, layout.strides, strict=True))
+    if value < 0 or offset < 0 or reach >= total:
+        if skip:
+            return None
+        raise _fail_outside(tensor, values, np.array([True]))
+    return tensor._build_array(offset)
+
+
+def _columns(core: Core, tensor: NkiTensor, group: int) -> tuple[np.ndarray, np.ndarray]:
+    """A tensor-indirect view as (the storage's columns, the column of every element)."""
+    indirection, layout = tensor.indirection, tensor.layout
+    assert indirection is not None
+    num_partitions, num_elem = layout.shape
+    undefined.require(core, indirection.index, "an index")
+    index = indirection.index.array().reshape(num_partitions, -1).astype(np.int64)
+    # Offsets run down a group's partitions first, then to the next column of the index.
+    columns = np.empty((num_partitions, num_elem), dtype=np.int64)
+    for first in range(0, num_partitions, group):
+        block = index[first : first + group]
+        columns[first : first + group] = block.T.reshape(-1)[:num_elem]
+    limit = indirection.limit
+    outside = (columns < 0) | (columns >= limit)
+    if outside.any():
+        raise _fail_outside(tensor, columns.reshape(-1), outside.reshape(-1))
+    storage, item = tensor.storage, layout.itemsize
+    free = layout.storage_free
+    partition, within = divmod(tensor.offset, free)
+    table = np.ndarray(
+        (num_partitions, limit), layout.host, storage.data,
+        storage.base + partition * storage.pitch + within * item, (storage.pitch, item),
+    )  # fmt: skip
+    return table, columns
+
+
+def read(core: Core, tensor: NkiTensor, *, skip: bool = False, group: int = _OTHER_ENGINE_GROUP) -> tuple[np.ndarray | None, Any]:
+    """The elements of any view, and which of its rows are valid (None: all).
+
+    Elements are a view of the storage where the address allows it, a copy otherwise; None where a skipped scalar index
+    leaves nothing to read.
+    """
+    indirection = tensor.indirection
+    if indirection is None:
+        return tensor.array(), None
+    if indirection.kind == "scalar":
+        return _moved(core, tensor, skip), None
+    if indirection.kind == "vector":
+        table, values, good = _rows(core, tensor, skip)
+        if good.all():
+            return table[values], None
+        gathered = np.zeros((len(values), *table.shape[1:]), dtype=table.dtype)
+        gathered[good] = table[values[good]]
+        return gathered, good
+    table, columns = _columns(core, tensor, group)
+    return np.take_along_axis(table, columns, axis=1), None
+
+
+def write(core: Core, tensor: NkiTensor, value: np.ndarray, *, skip: bool = False, rows: Any = None,
+          group: int = _OTHER_ENGINE_GROUP) -> None:  # fmt: skip
+    """Put ``value`` (of the view's shape) where the view points; ``rows`` selects rows of dimension 0."""
+    storage = tensor.storage
+    storage.wide = None
+    indirection = tensor.indirection
+    if indirection is None:
+        if storage.state != FULL:
+            core._writing(tensor, storage)
+        target = tensor.array()
+        if rows is None:
+            target[...] = value
+        else:
+            target[rows] = value[rows]
+        return
+    if storage.state != FULL:
+        if storage.state == 0:
+            storage.begin_partial()
+        undefined.mark_indirect(core, tensor)
+    if indirection.kind == "scalar":
+        target = _moved(core, tensor, skip)
+        if target is not None:
+            target[...] = value
+        return
+    if indirection.kind == "vector":
+        table, values, good = _rows(core, tensor, skip)
+        if rows is not None:
+            good = good & rows
+        table[values[good]] = value[good]
+        return
+    table, columns = _columns(core, tensor, group)
+    np.put_along_axis(table, columns, value, axis=1)
+
+
+def run(core: Core, plan: Plan, args: tuple) -> None:
+    """Run an instruction with dynamic operands, or one that resolves its own."""
+    for position in plan.reads:
+        undefined.require_defined(core, plan, args[position])
+    if plan.on_tensors:
+        plan.run(core, *args)
+        return
+    group = _TENSOR_ENGINE_GROUP if plan.engine.name == "tensor" else _OTHER_ENGINE_GROUP
+    values: list[Any] = [a for a in args]
+    for position in plan.operands:
+        values[position] = read(core, args[position], group=group)[0]
+    scattered = [p for p in plan.writes if args[p].indirection is not None and args[p].indirection.kind != "scalar"]
+    for position in plan.writes:
+        tensor = args[position]
+        if position in scattered:
+            continue
+        if tensor.storage.state != FULL:
+            if tensor.indirection is None:
+                core._writing(tensor, tensor.storage)
+            else:
+                undefined.mark_indirect(core, tensor)
+        tensor.storage.wide = None
+    plan.run(core, *values)
+    for position in scattered:
+        write(core, args[position], values[position], group=group)

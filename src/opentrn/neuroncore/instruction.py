@@ -1,0 +1,410 @@
+"""How an instruction is declared, once, and how a call of it finds the code that runs it.
+
+An instruction is a class: its operands, the engines that run it, what is legal, what it computes and what it
+costs. The decorator :func:`instruction` turns the declaration into the callable that ``nki.isa`` exports. A call looks up
+its :class:`Plan` by the layouts of its operands; only the first call with new layouts is checked and specialised, so that
+a kernel's hundred-thousandth matmul costs a dictionary look-up.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from opentrn.errors import ValidationError
+from opentrn.neuroncore import machine
+from opentrn.neuroncore.layout import Layout
+from opentrn.neuroncore.memory import MemoryRegion
+from opentrn.neuroncore.registers import VirtualRegister
+from opentrn.neuroncore.source import caller
+from opentrn.neuroncore.tensor import NkiTensor
+
+__all__ = [
+    "ANY", "HBM", "ON_CHIP", "PSUM", "SBUF", "SCALAR", "Engine", "In", "Instruction", "Issue", "NkiInstruction", "Out",
+    "Plan", "Scalar", "Static", "Tensors", "Value", "instruction", "instructions",
+]  # fmt: skip
+
+
+class Engine(enum.Enum):
+    """The engines of a NeuronCore."""
+
+    unknown = 0
+    tensor = 1
+    scalar = 2
+    gpsimd = 3
+    dma = 4
+    vector = 5
+    sync = 6
+
+    __hash__ = object.__hash__
+
+
+SBUF = (MemoryRegion.sbuf,)
+PSUM = (MemoryRegion.psum,)
+ON_CHIP = SBUF + PSUM
+HBM = (MemoryRegion.private_hbm, MemoryRegion.shared_hbm)
+ANY = ON_CHIP + HBM
+
+_REQUIRED = inspect.Parameter.empty
+
+
+class _ScalarMark:
+    """Stands for a number in place of a layout: plans do not depend on its value."""
+
+    def __repr__(self) -> str:
+        return "number"
+
+
+SCALAR = _ScalarMark()
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One operand of an instruction: which memories may hold it and whether it may be left out."""
+
+    memory: tuple[MemoryRegion, ...] = ANY
+    default: Any = _REQUIRED
+    indirect: bool = False
+    """Whether a view made by ``indirect()`` is accepted (tensor indirection, NeuronCore-v4)."""
+
+
+class Out(Parameter):
+    """A tensor that the instruction writes."""
+
+
+class In(Parameter):
+    """A tensor that the instruction reads."""
+
+
+class Scalar(Parameter):
+    """A number, or a tensor that the instruction reads."""
+
+
+class Tensors(Parameter):
+    """A list of tensors that the instruction reads."""
+
+
+@dataclass(frozen=True)
+class Static(Parameter):
+    """A setting that decides what the instruction does: part of the key of its plan."""
+
+
+@dataclass(frozen=True)
+class Value(Parameter):
+    """A number that the instruction uses when it runs, for example an offset that changes with every iteration."""
+
+
+def static(default: Any = _REQUIRED) -> Static:
+    """A static setting with a default."""
+    return Static((), default)
+
+
+class Issue:
+    """What a declaration's functions see of a call: the layout or setting of each operand, by name.
+
+    Tensors are :class:`Layout` objects, numbers the mark ``SCALAR``, absent operands None. ``core`` is the hardware record.
+    """
+
+    def __init__(self, instruction: Instruction, core: Any, fields: dict[str, Any]) -> None:
+        self.instruction = instruction
+        self.core = core
+        self.precise = True
+        self.fields = fields
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.fields[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def fail(self, message: str) -> ValidationError:
+        """A refusal of this call, with the line of the kernel."""
+        return ValidationError(f"{self.instruction.name}: {message}", caller())
+
+
+class Plan:
+    """A checked and specialised instruction: everything about a call but its addresses and values.
+
+    Attributes:
+        id: index among the plans of a machine; the signature column of a Program.
+        engine: engine that runs it.
+        writes, reads: positions of tensor operands in the call's arguments.
+        layouts: layout of each tensor operand, writes first.
+        run: executes on arrays, or on tensors when ``on_tensors``.
+    """
+
+    __slots__ = ("id", "instruction", "issue", "engine", "writes", "reads", "layouts", "run", "on_tensors", "indirect",
+                 "flow", "place", "operands", "widen")  # fmt: skip
+
+    def __init__(self, id: int, issue: Issue, engine: Engine, writes: tuple[int, ...], reads: tuple[int, ...],
+                 operands: tuple[int, ...], layouts: tuple[Layout, ...]) -> None:  # fmt: skip
+        declared = issue.instruction
+        self.id = id
+        self.instruction = declared
+        self.issue = issue
+        self.engine = engine
+        self.writes = writes
+        self.reads = reads
+        self.operands = operands
+        self.layouts = layouts
+        self.on_tensors = declared.on_tensors
+        self.indirect = any(layout.indirect for layout in layouts)
+        self.flow = declared.flow
+        self.place = declared.place
+        names = declared.names
+        self.widen = tuple(
+            p for p in reads if names[p] in declared.widen and issue.fields[names[p]].host != np.float32
+        )
+        self.run: Callable[..., None] = declared.compute(issue)
+
+    def __repr__(self) -> str:
+        return f"<Plan {self.instruction.name} on {self.engine.name}: {', '.join(map(repr, self.layouts))}>"
+
+
+class NkiInstruction:
+    """Handle of an issued instruction, for scheduling dependencies."""
+
+    __slots__ = ("core", "index")
+
+    def __init__(self, core: Any, index: int) -> None:
+        self.core = core
+        self.index = index
+
+    def depends_on(self, *producers: NkiInstruction) -> NkiInstruction:
+        """Make this instruction wait until every producer has completed; returns itself."""
+        for producer in producers:
+            self.core.add_dependency(producer.index, self.index)
+        return self
+
+
+class Instruction:
+    """A declared instruction. ``nki.isa`` exports :attr:`call`; docs, legality and timing read the rest."""
+
+    def __init__(self, declaration: type) -> None:
+        self.name: str = declaration.__name__
+        self.doc: str = inspect.cleandoc(declaration.__doc__ or "")
+        self.operands: dict[str, Parameter] = dict(declaration.operands)  # type: ignore[attr-defined]
+        self.engines: tuple[Engine, ...] = declaration.engines  # type: ignore[attr-defined]
+        self.generations: tuple[int, ...] = getattr(declaration, "generations", (2, 3, 4, 5))
+        self.flow: str = getattr(declaration, "flow", "elementwise")
+        self.on_tensors: bool = getattr(declaration, "on_tensors", False)
+        self.widen: tuple[str, ...] = getattr(declaration, "widen", ())
+        self.follows_undefined: bool = getattr(declaration, "follows_undefined", False)
+        self.check: Callable[[Issue], None] = _static(declaration, "check") or (lambda i: None)
+        self.compute: Callable[[Issue], Callable[..., None]] = _static(declaration, "compute")
+        self.cost: Callable[..., Any] | None = _static(declaration, "cost")
+        self.select_engine: Callable[[Issue], Engine] | None = _static(declaration, "select_engine")
+        self.place: Callable[..., None] | None = _static(declaration, "place")
+        self.normalise: Callable[[dict[str, Any]], None] | None = _static(declaration, "normalise")
+        self.kinds = tuple(type(p) for p in self.operands.values())
+        self.names = tuple(self.operands)
+        self.call = _build_call(self)
+
+    def plan(self, core: machine.Core, args: tuple) -> Plan:
+        """Check a call for the first time and specialise it."""
+        hardware = core.hardware
+        if hardware.generation not in self.generations:
+            raise ValidationError(
+                f"{self.name} needs {_generation_names(self.generations)}, and this kernel runs on "
+                f"{_generation_names((hardware.generation,))}; choose another chip with --chip or another instruction",
+                caller(),
+            )
+        fields: dict[str, Any] = {}
+        writes, reads, operands, layouts_w, layouts_r = [], [], [], [], []
+        for position, (name, parameter) in enumerate(self.operands.items()):
+            value = args[position]
+            kind = type(parameter)
+            if kind is Static:
+                fields[name] = value
+                continue
+            if kind is Value:
+                fields[name] = SCALAR if value is not None else None
+                continue
+            if kind is Tensors:
+                fields[name] = tuple(self._tensor(name, parameter, t) for t in value)
+                continue
+            if value is None and parameter.default is None:
+                fields[name] = None
+                continue
+            if kind is Scalar and not isinstance(value, NkiTensor):
+                if not isinstance(value, (int, float, VirtualRegister)) and not hasattr(value, "__float__"):
+                    raise ValidationError(f"{self.name}: {name} is {value!r}, not a number or a tensor", caller())
+                fields[name] = SCALAR
+                continue
+            layout = fields[name] = self._tensor(name, parameter, value)
+            (writes if kind is Out else reads).append(position)
+            (layouts_w if kind is Out else layouts_r).append(layout)
+        issue = Issue(self, hardware, fields)
+        issue.precise = core.precise
+        self.check(issue)
+        engine = self._engine(issue)
+        operands = (*writes, *reads)
+        plan = Plan(core.next_plan_id(), issue, engine, tuple(writes), tuple(reads), operands,
+                    (*layouts_w, *layouts_r))  # fmt: skip
+        core.add_plan(plan)
+        return plan
+
+    def _tensor(self, name: str, parameter: Parameter, value: Any) -> Layout:
+        if not isinstance(value, NkiTensor):
+            hint = "allocate it with nl.ndarray" if type(parameter) is Out else "load it into a tensor first"
+            raise ValidationError(f"{self.name}: {name} must be a tensor, not {type(value).__name__}; {hint}", caller())
+        layout = value.layout
+        if layout.region not in parameter.memory:
+            where = " or ".join(r.value for r in parameter.memory if r is not MemoryRegion.private_hbm)
+            raise ValidationError(
+                f"{self.name}: {name} is in {layout.region.value}, but the instruction reaches only {where}; "
+                "copy it there first",
+                caller(),
+            )
+        if layout.on_chip and layout.ndim > 5:
+            raise ValidationError(
+                f"{self.name}: {name} has {layout.ndim} dimensions; an access pattern has at most 5", caller()
+            )
+        return layout
+
+    def _engine(self, issue: Issue) -> Engine:
+        wanted = issue.fields.get("engine", Engine.unknown)
+        if self.select_engine is not None:
+            chosen = self.select_engine(issue)
+        elif wanted is not None and wanted is not Engine.unknown:
+            chosen = wanted
+        else:
+            chosen = self.engines[0]
+        if chosen not in self.engines:
+            names = ", ".join(e.name for e in self.engines)
+            raise issue.fail(f"the {chosen.name} engine does not run this instruction; use {names}")
+        return chosen
+
+
+def _static(declaration: type, name: str) -> Any:
+    function = getattr(declaration, name, None)
+    return function
+
+
+def _generation_names(generations: tuple[int, ...]) -> str:
+    return ", ".join(f"NeuronCore-v{g}" for g in generations)
+
+
+def _build_call(declared: Instruction) -> Callable[..., Any]:
+    """Generate the function that ``nki.isa`` exports: bind arguments, look the plan up, issue it."""
+    signature, key = [], []
+    env: dict[str, Any] = {
+        "_state": machine.state, "_declared": declared, "_T": NkiTensor, "_SCALAR": SCALAR, "_slow": _slow_plan,
+        "_Handle": NkiInstruction,
+    }  # fmt: skip
+    for name, parameter in declared.operands.items():
+        kind = type(parameter)
+        default = parameter.default
+        if default is _REQUIRED:
+            signature.append(name)
+        else:
+            env[f"_d_{name}"] = default
+            signature.append(f"{name}=_d_{name}")
+        if kind is Static:
+            key.append(name)
+        elif kind is Value:
+            key.append(f"{name} is None")
+        elif kind is Tensors:
+            key.append(f"tuple([t.layout for t in {name}])")
+        elif kind is Scalar:
+            key.append(f"({name}.layout if type({name}) is _T else None if {name} is None else _SCALAR)")
+        elif default is None:
+            key.append(f"(None if {name} is None else {name}.layout)")
+        else:
+            key.append(f"{name}.layout")
+    names = ", ".join(declared.operands)
+    pre = f"    {names}, = _normalise(({names},))\n" if declared.normalise is not None else ""
+    if declared.normalise is not None:
+        env["_normalise"] = declared.normalise
+    source = (
+        f"def {declared.name}({', '.join(signature)}, name=None):\n"
+        f"    core = _state.core\n{pre}"
+        f"    args = ({names},)\n"
+        f"    try:\n"
+        f"        plan = core.plans[_declared, {', '.join(key)}]\n"
+        f"    except (KeyError, AttributeError, TypeError):\n"
+        f"        core, plan, args = _slow(_declared, args)\n"
+        f"    return _Handle(core, core.issue(plan, args, name))\n"
+    )
+    exec(compile(source, f"<opentrn isa {declared.name}>", "exec"), env)  # noqa: S102
+    call = env[declared.name]
+    call.__doc__ = declared.doc
+    call.__module__ = "nki.isa"
+    call.instruction = declared
+    return call
+
+
+def _slow_plan(declared: Instruction, args: tuple) -> tuple[machine.Core, Plan, tuple]:
+    """The path of a first call: bring the arguments into their standard form, check, specialise and remember."""
+    core = machine.current()
+    fixed = []
+    for (name, parameter), value in zip(declared.operands.items(), args, strict=True):
+        fixed.append(_standard(declared, name, parameter, value))
+    fixed = tuple(fixed)
+    key = plan_key(declared, fixed)
+    plan = core.plans.get(key)
+    if plan is None:
+        plan = declared.plan(core, fixed)
+        core.plans[key] = plan
+    return core, plan, fixed
+
+
+def plan_key(declared: Instruction, args: tuple) -> tuple:
+    """The key of the plan cache, as the generated calls build it."""
+    key: list[Any] = [declared]
+    for kind, parameter, value in zip(declared.kinds, declared.operands.values(), args, strict=True):
+        if kind is Static:
+            key.append(value)
+        elif kind is Value:
+            key.append(value is None)
+        elif kind is Tensors:
+            key.append(tuple([t.layout for t in value]))
+        elif isinstance(value, NkiTensor):
+            key.append(value.layout)
+        elif value is None and (kind is Scalar or parameter.default is None):
+            key.append(None)
+        else:
+            key.append(SCALAR)
+    return tuple(key)
+
+
+def _standard(declared: Instruction, name: str, parameter: Parameter, value: Any) -> Any:
+    """Lists in settings become tuples; settings that cannot be part of a key are refused."""
+    if type(parameter) is Static:
+        value = _frozen(value)
+        try:
+            hash(value)
+        except TypeError:
+            raise ValidationError(f"{declared.name}: {name}={value!r} is not a compile-time constant", caller()) from None
+        return value
+    if type(parameter) is Tensors:
+        return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    return value
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return tuple(_frozen(v) for v in value)
+    return value
+
+
+_DECLARED: dict[str, Instruction] = {}
+
+
+def instruction(declaration: type) -> Callable[..., Any]:
+    """Class decorator: declare an instruction and return the callable that issues it."""
+    declared = Instruction(declaration)
+    _DECLARED[declared.name] = declared
+    return declared.call
+
+
+def instructions() -> dict[str, Instruction]:
+    """Every declared instruction, by name."""
+    from opentrn.neuroncore import isa  # noqa: F401  (declares them)
+
+    return dict(_DECLARED)

@@ -1,0 +1,192 @@
+"""A Program: the instructions that a kernel issued, as columns.
+
+This is what every other part reads: timing schedules it, energy prices it, the profiler shows it. One row an instruction
+and, beside it, one row an operand. Everything about an instruction except where its operands lie is in its *plan*
+(:class:`~opentrn.neuroncore.instruction.Plan`), shared by all instructions alike; a program of a million
+matmuls has a handful of plans, and what an instruction costs is computed once a plan.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from opentrn.neuroncore.source import Site, Source, is_ours, line_of
+
+if TYPE_CHECKING:
+    from opentrn.neuroncore.instruction import Plan
+    from opentrn.neuroncore.machine import Core
+    from opentrn.neuroncore.memory import Allocation
+
+__all__ = ["Operands", "Program", "Recorder"]
+
+
+class Recorder:
+    """Collects a program while a kernel runs; appends plain integers, nothing else."""
+
+    def __init__(self) -> None:
+        self.plan_ids = array("i")
+        self.site_ids = array("i")
+        self.operands = array("q")  # allocation id and element offset of each tensor operand, writes first
+        self.sites: list[Site] = []
+        self._site_index: dict[tuple[int, int], int] = {}
+        self.dependencies: list[tuple[int, int]] = []
+        self.names: dict[int, str] = {}
+        self.markers: list[tuple[int, str, Any]] = []
+
+    def record(self, plan: Plan, args: tuple, frame: FrameType, name: str | None) -> None:
+        """Append one instruction issued from ``frame``."""
+        code = frame.f_code
+        key = (id(code), frame.f_lasti)
+        site = self._site_index.get(key)
+        if site is None:
+            site = self._new_site(frame)
+        if name:
+            self.names[len(self.plan_ids)] = name
+        self.plan_ids.append(plan.id)
+        self.site_ids.append(site)
+        operands = self.operands
+        for position in plan.operands:
+            tensor = args[position]
+            operands.append(tensor.storage.allocation.id)
+            operands.append(tensor.offset)
+
+    def _new_site(self, frame: FrameType) -> int:
+        where: FrameType | None = frame
+        while where is not None and is_ours(where.f_code):
+            where = where.f_back
+        user = where or frame
+        if where is frame:
+            index = self._site_index[id(frame.f_code), frame.f_lasti] = len(self.sites)
+            self.sites.append((frame.f_code, frame.f_lasti))
+            return index
+        # Called through a function of ours (nl.add and the like): the user's line differs from call to call.
+        key = (id(user.f_code), user.f_lasti)
+        index = self._site_index.get(key)
+        if index is None:
+            index = self._site_index[key] = len(self.sites)
+            self.sites.append((user.f_code, user.f_lasti))
+        return index
+
+    def add_dependency(self, producer: int, consumer: int) -> None:
+        """An ordering that the kernel asked for beyond what the data need."""
+        self.dependencies.append((producer, consumer))
+
+    def mark(self, index: int, kind: str, value: Any = None) -> None:
+        """A point between instructions that constrains the schedule (a barrier, the edges of a no-reorder block)."""
+        self.markers.append((index, kind, value))
+
+
+@dataclass(frozen=True)
+class Operands:
+    """Columns with one row an operand; instruction ``i`` owns rows ``start[i]`` to ``start[i + 1]``, writes first.
+
+    Bytes count within a partition on chip and within the tensor in HBM, in device (not host) representation.
+    """
+
+    start: np.ndarray
+    allocation: np.ndarray
+    is_write: np.ndarray
+    partition_start: np.ndarray
+    num_partitions: np.ndarray
+    byte_start: np.ndarray
+    byte_end: np.ndarray
+
+
+@dataclass(frozen=True)
+class Program:
+    """The instruction stream of one core for one launch of a kernel.
+
+    Attributes:
+        name: of the kernel; source: where it is defined.
+        hardware: the core it was recorded for; core_index: which physical core of the launch.
+        plans: every plan in use; ``plan`` indexes it.
+        plan, site: one entry an instruction, in program order.
+        sites: code positions that ``site`` indexes (see :meth:`source`).
+        allocations: every tensor of the kernel, with the first and last instruction that used it.
+        dependencies: (producer, consumer) pairs asked for with ``depends_on``.
+        markers: (position, kind, value) scheduling constraints, ``barrier``, ``no_reorder_begin``, ``no_reorder_end``.
+    """
+
+    name: str
+    source: Source | None
+    hardware: Any
+    core_index: int
+    plans: list[Plan]
+    plan: np.ndarray
+    site: np.ndarray
+    sites: list[Site]
+    allocations: list[Allocation]
+    operand_allocation: np.ndarray
+    operand_offset: np.ndarray
+    dependencies: list[tuple[int, int]] = field(default_factory=list)
+    markers: list[tuple[int, str, Any]] = field(default_factory=list)
+    names: dict[int, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def line(self, site: int) -> Source | None:
+        """File and line of a site."""
+        return line_of(self.sites[site])
+
+    @cached_property
+    def operands(self) -> Operands:
+        """Where each operand lies, from the plans' layouts and the recorded offsets."""
+        widths = np.array([len(p.layouts) for p in self.plans], dtype=np.int64)
+        counts = widths[self.plan] if len(self.plan) else np.zeros(0, np.int64)
+        start = np.zeros(len(self.plan) + 1, dtype=np.int64)
+        np.cumsum(counts, out=start[1:])
+        # One row of constants for each (plan, operand slot), gathered by a flat slot number.
+        first_slot = np.concatenate(([0], np.cumsum(widths)))[:-1] if len(widths) else np.zeros(0, np.int64)
+        slots = [(layout, k < len(p.writes)) for p in self.plans for k, layout in enumerate(p.layouts)]
+        slot = np.repeat(first_slot[self.plan], counts) + (np.arange(start[-1]) - np.repeat(start[:-1], counts))
+        on_chip = np.array([s.on_chip for s, _ in slots], dtype=bool)[slot]
+        free = np.array([max(s.storage_free, 1) for s, _ in slots], dtype=np.int64)[slot]
+        span = np.array([s.span for s, _ in slots], dtype=np.int64)[slot]
+        item = np.array([s.dtype.itemsize for s, _ in slots], dtype=np.int64)[slot]
+        parts = np.array([s.num_partitions for s, _ in slots], dtype=np.int32)[slot]
+        dynamic = np.array([s.indirect is not None for s, _ in slots], dtype=bool)[slot]
+        write = np.array([w for _, w in slots], dtype=bool)[slot]
+        table_bytes = np.array([a.bytes_per_partition for a in self.allocations], dtype=np.int64)
+        table_address = np.array([a.address[0] if a.address else 0 for a in self.allocations], dtype=np.int32)
+        offset = self.operand_offset
+        within = np.where(on_chip, offset % free, offset)
+        first = np.where(on_chip, offset // free, 0).astype(np.int32)
+        byte_start = within * item
+        byte_end = byte_start + span * item
+        # A dynamic address may be anywhere in its tensor.
+        whole = table_bytes[self.operand_allocation] if len(self.allocations) else byte_end
+        byte_start = np.where(dynamic, 0, byte_start)
+        byte_end = np.where(dynamic, whole, byte_end)
+        first = first + table_address[self.operand_allocation] if len(self.allocations) else first
+        return Operands(start, self.operand_allocation, write, first, parts, byte_start, byte_end)
+
+
+def finish(recorder: Recorder, core: Core, name: str, source: Source | None) -> Program:
+    """Turn what a recorder collected into a Program."""
+    plan_ids = np.frombuffer(recorder.plan_ids, dtype=np.int32) if len(recorder.plan_ids) else np.zeros(0, np.int32)
+    used, plan = np.unique(plan_ids, return_inverse=True)
+    table = core._plan_list
+    pairs = np.frombuffer(recorder.operands, dtype=np.int64) if len(recorder.operands) else np.zeros(0, np.int64)
+    return Program(
+        name=name,
+        source=source,
+        hardware=core.hardware,
+        core_index=core.index,
+        plans=[table[i] for i in used],
+        plan=plan.astype(np.int32),
+        site=np.array(recorder.site_ids, dtype=np.int32),
+        sites=recorder.sites,
+        allocations=core.allocations,
+        operand_allocation=pairs[0::2].copy(),
+        operand_offset=pairs[1::2].copy(),
+        dependencies=recorder.dependencies,
+        markers=recorder.markers,
+        names=recorder.names,
+    )

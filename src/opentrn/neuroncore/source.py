@@ -1,0 +1,60 @@
+"""Which line of the user's program is running: the place every error, profile row and advice names."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import CodeType, FrameType
+
+__all__ = ["Site", "Source", "caller", "is_ours", "line_of", "user_frame"]
+
+Source = tuple[str, int]
+"""File and line."""
+
+Site = tuple[CodeType, int]
+"""A code object and a position in its bytecode: what is cheap to keep; :func:`line_of` turns it into a Source."""
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+# Kernels that ship with the package are user code: their lines are what a profile should name.
+_USER_ROOMS = tuple(_PACKAGE + room + os.sep for room in ("kernels",))
+_OURS: dict[CodeType, bool] = {}
+
+
+def is_ours(code: CodeType) -> bool:
+    """Whether ``code`` belongs to OpenTrn rather than to the user's program."""
+    ours = _OURS.get(code)
+    if ours is None:
+        name = code.co_filename
+        generated = name.startswith("<opentrn")
+        ours = generated or (name.startswith(_PACKAGE) and not name.startswith(_USER_ROOMS))
+        _OURS[code] = ours
+    return ours
+
+
+def user_frame(depth: int = 1) -> FrameType | None:
+    """The innermost frame that is not OpenTrn's own, starting ``depth`` frames up."""
+    frame: FrameType | None = sys._getframe(depth)
+    while frame is not None and is_ours(frame.f_code):
+        frame = frame.f_back
+    return frame
+
+
+def caller() -> Source | None:
+    """File and line of the user's code that is running now."""
+    frame = user_frame(2)
+    if frame is None:
+        return None
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def line_of(site: Site | None) -> Source | None:
+    """File and line of a site."""
+    if site is None:
+        return None
+    code, position = site
+    if position < 0:
+        return code.co_filename, code.co_firstlineno
+    for start, end, line in code.co_lines():
+        if start <= position < end and line is not None:
+            return code.co_filename, line
+    return code.co_filename, code.co_firstlineno
