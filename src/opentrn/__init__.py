@@ -18,7 +18,8 @@ _PUBLIC = {
     "OpenTrnError": "opentrn.errors",
 }
 
-__all__ = ["__version__", *_PUBLIC]
+__all__ = ["__version__"]
+__all__ += list(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:

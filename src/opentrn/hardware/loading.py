@@ -9,7 +9,7 @@ leaves some of them behind.
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -22,7 +22,7 @@ DATA = Path(__file__).parent
 
 _FIGURE_KEYS = {"value", "times", "status", "source", "note", "low", "high"}
 _RECORD_KEYS = {"title", "aliases", "extends", "inherited", "drops", "status", "source"}
-_RECORD_FIELDS = {field.name for field in fields(Record)}
+_RECORD_FIELDS = get_type_hints(Record).keys()
 
 
 @dataclass(frozen=True)
@@ -74,15 +74,8 @@ def build(
     _check_types(kind, figures, origin)
     if missing := [required for required in kind.required if required not in figures]:
         raise origin.error(f"{kind.kind} {name} lacks {', '.join(missing)}; add them, or start from one with extends.")
-    record = kind(
-        name=name,
-        title=str(table.get("title", name)),
-        path=origin.path,
-        aliases=tuple(table.get("aliases", ())),
-        figures=figures,
-    )
-    record.__dict__.update(parts)
-    return record
+    title, aliases = str(table.get("title", name)), tuple(table.get("aliases", ()))
+    return kind(name, title, origin.path, aliases, figures, parts)
 
 
 def _defaults(table: Mapping[str, Any], origin: Origin, outer: tuple[str, str] | None = None) -> tuple[str, str]:

@@ -6,7 +6,7 @@ added here for them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,22 +15,37 @@ from opentrn.errors import HardwareError, MissingFigureError
 from opentrn.hardware.figure import Figure
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Record:
-    """A named set of figures, read from `path`. Equality is identity: a loaded record is shared and never changes."""
+    """A named set of figures, read from `path`.
 
-    name: str
-    title: str
-    path: Path
-    aliases: tuple[str, ...] = ()
-    figures: Mapping[str, Figure] = field(default_factory=dict)
+    A loaded record is shared and cannot be changed; equality is identity. `parts` are attributes that are records
+    themselves, such as a chip's core.
+    """
 
     kind: ClassVar[str] = "record"
     required: ClassVar[tuple[str, ...]] = ()  # figures without which the record is of no use
 
-    def __post_init__(self) -> None:
+    name: str
+    title: str
+    path: Path
+    aliases: tuple[str, ...]
+    figures: Mapping[str, Figure]
+
+    def __init__(
+        self,
+        name: str,
+        title: str,
+        path: Path,
+        aliases: tuple[str, ...],
+        figures: Mapping[str, Figure],
+        parts: Mapping[str, "Record"],
+    ) -> None:
         # Plain instance attributes: reading a figure costs what reading any attribute costs.
-        self.__dict__.update({name: figure.value for name, figure in self.figures.items()})
+        self.__dict__.update({name: figure.value for name, figure in figures.items()} | dict(parts))
+        self.__dict__.update(name=name, title=title, path=path, aliases=aliases, figures=figures)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{self!r} cannot be changed; write a file that extends it instead")
 
     def __getattr__(self, name: str) -> Any:
         """Only reached for a figure that the record does not have."""
