@@ -18,8 +18,7 @@ _PUBLIC = {
     "OpenTrnError": "opentrn.errors",
 }
 
-__all__ = ["__version__"]
-__all__ += list(_PUBLIC)
+__all__ = ["__version__", *_PUBLIC]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
