@@ -37,28 +37,38 @@ def ring_half(topology: Topology, where: Geometry, *, pairs: bool = False) -> Ph
 
     pairs: KangaRing, which joins pairs of a chip's ranks in the ring and so halves its steps.
     """
-    group_of = 2.0 if pairs else 1.0
-    nodes = where.num_ranks / group_of
-    latency, reached = 0.0, nodes
-    slowest = (where.num_ranks - 1) / where.num_ranks / rank_bytes_per_us(topology, where.num_ranks - 1)
-    core_count = where.core.count / group_of
-    if core_count > 1:
-        latency += reached * (1 - 1 / core_count) * step_us(topology, where.core)
-        reached /= core_count
+    per_node = 2.0 if pairs else 1.0
+    nodes = where.num_ranks / per_node
+    moved = 1 - 1 / where.num_ranks
+    engine = moved / rank_bytes_per_us(topology, where.num_ranks - 1)
+    # Both directions (of two cycles, where there are two) share a rank's engines but not its links.
+    streams = min(topology.runtime.parallel_streams, 4 if _has_two_cycles(where) else 2) if where.num_ranks > 2 else 1
+    edges: list[tuple[float, float, float]] = []  # (how many on the way round, microseconds a step, link time a byte)
+    reached = nodes
+    if where.core.count > per_node:
+        inside = where.core.count / per_node
+        edges.append((reached * (1 - 1 / inside), step_us(topology, where.core), 0.0))
+        reached /= inside
     for depth, span in enumerate(where.chips):
-        crossings = reached * (1 - 1 / span.count)
-        latency += crossings * step_us(topology, span)
+        # link_bytes_per_us is a rank's share; the rings cross once for all ranks of a chip.
+        capacity = span.link_bytes_per_us * where.ranks_per_chip * ring_capacity(where, span, innermost=depth == 0)
+        edges.append((reached * (1 - 1 / span.count), step_us(topology, span), moved / capacity))
         reached /= span.count
-        rings = ring_capacity(where, span, innermost=depth == 0)
-        flow = where.ranks_per_chip  # link_bytes_per_us is a rank's share; a ring crosses it once for all of them
-        slowest = max(slowest, (1 - 1 / where.num_ranks) / (span.link_bytes_per_us * flow * rings))
     if where.network:
-        latency += reached * (1 - 1 / where.network.count) * step_us(topology, where.network)
         ports = max(1.0, where.chips_per_instance / where.network.axis.chips_per_port)
         channels = min(float(max(1, topology.runtime.max_channels)), ports)
         port = where.network.axis.bandwidth_gb_per_s * 1e3 * where.ranks_per_chip / where.core.sharing
-        slowest = max(slowest, (1 - 1 / where.num_ranks) / (port * channels))
-    return Phase("kangaring" if pairs else "ring", latency, slowest)
+        link = moved / (port * channels)
+        edges.append((reached * (1 - 1 / where.network.count), step_us(topology, where.network), link))
+    latency = sum(count * step for count, step, _ in edges)
+    slowest = max(engine, *(link for _, _, link in edges))
+    # A chunk on its way waits at each edge for its own transfer alone; the busiest edge or engine sets the pace.
+    along = sum(count * max(link, engine / streams) for count, _, link in edges) / (nodes - 1)
+    return Phase("kangaring" if pairs else "ring", latency, slowest, max(0.0, slowest - along))
+
+
+def _has_two_cycles(where: Geometry) -> bool:
+    return len(where.chips) == 2 and all(span.wraps and span.count == where.chips[0].count for span in where.chips)
 
 
 def ring_capacity(where: Geometry, span: Span, innermost: bool) -> float:
@@ -67,7 +77,7 @@ def ring_capacity(where: Geometry, span: Span, innermost: bool) -> float:
     Two directions of one Hamiltonian cycle; two edge-disjoint cycles on a whole k x k torus (Bose et al., 1995). On an
     open line the return path doubles every link's load, and on a switch both directions leave through one port.
     """
-    if len(where.chips) == 2 and all(other.wraps and other.count == where.chips[0].count for other in where.chips):
+    if _has_two_cycles(where):
         return 4.0
     if span.axis.kind in ("switch", "direct", "network"):
         return 1.0 if innermost else 2.0
@@ -120,8 +130,8 @@ def mesh_loads(spans: Iterable[Span]) -> list[float]:
         reach = 1 / prod(outer.count for outer in spans[index + 1 :] if outer.axis.covers_inner)
         if _is_line(span):
             # Sum of ring distances is k*k/4 over two directions; an open line's middle link carries k*k/4 of k flows.
-            per_link = _ring_distance_sum(count) / (2 * count) if span.wraps else (count // 2) * ((count + 1) // 2) / count
-            loads.append(per_link * reach)
+            flows = _ring_distance_sum(count) / 2 if span.wraps else (count // 2) * ((count + 1) // 2)
+            loads.append(flows / count * reach)
         else:
             loads.append((1 - 1 / count) * reach)
     return loads
@@ -141,12 +151,15 @@ def _ring_distance_sum(count: float) -> float:
 def rdh_half(topology: Topology, where: Geometry) -> Phase | None:
     """Pairwise exchanges that double (or halve) the data, one bit of the chip's position a step.
 
-    The exchange inside a chip runs at the same time, slice by slice, so the slower of both sets the transfer time.
+    Slices of the data follow each other, so the exchange inside a chip hides behind the one between chips, but for
+    one slice.
     None where the group's chips are no power of two along every axis.
     """
     if not where.chips or not all(_is_power_of_two(span.count) for span in where.chips):
         return None
     latency, transfer, remaining = 0.0, 0.0, 1.0 / where.ranks_per_chip
+    # Slices in different steps talk to different partners at once.
+    rank_rate = rank_bytes_per_us(topology, log2(where.chips_per_instance))
     for span in where.chips:  # halving order: the innermost axis carries the largest part
         for bit in reversed(range(round(log2(span.count)))):
             hops, contention = (1.0, 1.0)
@@ -154,11 +167,13 @@ def rdh_half(topology: Topology, where: Geometry) -> Phase | None:
                 hops, contention = gray_exchange(round(span.count), bit, span.wraps)
             latency += step_us(topology, span, hops)
             remaining /= 2
-            rate = min(span.link_bytes_per_us / contention, rank_bytes_per_us(topology, 1))
-            transfer += remaining / rate
+            transfer += remaining / min(span.link_bytes_per_us / contention, rank_rate)
+    rank_limit = (1 - 1 / where.chips_per_instance) / where.ranks_per_chip / rank_rate
     if where.ranks_per_chip > 1:
         latency += step_us(topology, where.core)
-    rank_limit = (1 - 1 / where.num_ranks) / rank_bytes_per_us(topology, where.num_ranks - 1)
+        inside = (1 - 1 / where.ranks_per_chip) / rank_bytes_per_us(topology, where.ranks_per_chip - 1)
+        transfer += inside / topology.runtime.rdh_slices
+        rank_limit += inside
     return Phase("rdh", latency, max(transfer, rank_limit))
 
 
@@ -193,7 +208,7 @@ def _is_power_of_two(count: float) -> bool:
 
 
 def torus_half(topology: Topology, where: Geometry) -> Phase | None:
-    """Multi-dimensional buckets: the data in two colours an axis (one a direction), each visiting the axes in rotated order.
+    """Multi-dimensional buckets: two colours of data an axis (one a direction) visit the axes in rotated order.
 
     At any moment every link carries one colour, so all of a chip's links work at once. None without two chips.
     """
@@ -201,19 +216,19 @@ def torus_half(topology: Topology, where: Geometry) -> Phase | None:
     if not spans:
         return None
     num_axes = len(spans)
-    latency, transfer = 0.0, 0.0
+    # Every colour walks every axis once.
+    latency, transfer = sum((span.count - 1) * step_us(topology, span) for span in spans), 0.0
     share = 1.0 / where.ranks_per_chip / num_axes
     for stage in range(num_axes):
-        times, delays = [], []
+        times = []
         for colour in range(num_axes):
             span = spans[(colour + stage) % num_axes]
             done = prod(spans[(colour + earlier) % num_axes].count for earlier in range(stage))
             times.append(share / done * (1 - 1 / span.count) / span.both_links_bytes_per_us)
-            delays.append((span.count - 1) * step_us(topology, span))
         transfer += max(times)
-        latency += max(delays)
     peers = 2 * num_axes
-    transfer = max(transfer, (1 - 1 / where.chips_per_instance) / where.ranks_per_chip / rank_bytes_per_us(topology, peers))
+    rank_limit = (1 - 1 / where.chips_per_instance) / where.ranks_per_chip / rank_bytes_per_us(topology, peers)
+    transfer = max(transfer, rank_limit)
     if where.ranks_per_chip > 1:
         latency += step_us(topology, where.core)
         transfer += (1 - 1 / where.ranks_per_chip) / rank_bytes_per_us(topology, where.ranks_per_chip - 1)
@@ -257,7 +272,7 @@ def tree_depth_us(topology: Topology, where: Geometry) -> float:
 
 
 def switch_pipeline_us(topology: Topology, where: Geometry) -> float:
-    """NCCL's steps for one half: a ring's worth of hand-overs in the switch, two messages a tree level on the network."""
+    """NCCL's steps for one half: a ring's hand-overs in the switch, two messages a tree level on the network."""
     inside = sum((span.count - 1) * step_us(topology, span) for span in where.chips)
     if where.network is None:
         return inside

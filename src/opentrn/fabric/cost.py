@@ -14,11 +14,16 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One stage of an algorithm: `latency_us` for its steps and `us_per_byte` for its transfer."""
+    """One stage of an algorithm: `latency_us` for its steps and `us_per_byte` for its transfer.
+
+    hiding_us_per_byte: how much of the transfer time can hide latency: a rank that works on several independent parts
+    of the data moves one while another waits for a hop. Zero where latency and transfer add up.
+    """
 
     name: str
     latency_us: float
     us_per_byte: float
+    hiding_us_per_byte: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,7 @@ class Cost:
     """Time of one algorithm as a function of the collective's size.
 
     latency_us + size * us_per_byte
+      - for each stage, the part of its latency that hides behind its transfer
       + 2 * sqrt(pipeline_us * min(size * us_per_byte, pipeline_saturation_us))   filling and draining a pipeline
       + channel_us * channels(size)                                               steps of further open channels
     """
@@ -46,6 +52,17 @@ class Cost:
     def us_per_byte(self) -> float:
         return sum(phase.us_per_byte for phase in self.phases)
 
+    @property
+    def hiding(self) -> tuple[tuple[float, float], ...]:
+        """(latency that can hide, microseconds a byte that it can hide behind) of the stages where some can."""
+        merged: dict[Phase, int] = {}
+        for phase in self.phases:
+            if phase.hiding_us_per_byte:
+                merged[phase] = merged.get(phase, 0) + 1
+        return tuple(
+            (times * phase.latency_us, times * phase.hiding_us_per_byte) for phase, times in merged.items()
+        )
+
 
 class Curve:
     """The cost of a collective on one group: for each size, the alternative that the runtime takes.
@@ -59,7 +76,7 @@ class Curve:
         self.costs = tuple(costs)
         self.limits = None if limits is None else tuple(limits)
         self._rows = tuple(
-            (cost.latency_us, cost.us_per_byte, cost if cost.pipeline_us or cost.channel_us else None)
+            (cost.latency_us, cost.us_per_byte, cost.hiding, cost if cost.pipeline_us or cost.channel_us else None)
             for cost in self.costs
         )
 
@@ -68,8 +85,8 @@ class Curve:
         if self.limits is not None:
             return self._one(self._choice(size_bytes), size_bytes)
         best = float("inf")
-        for index, (latency, slope, extra) in enumerate(self._rows):
-            time = latency + size_bytes * slope if extra is None else self._one(index, size_bytes)
+        for index in range(len(self._rows)):
+            time = self._one(index, size_bytes)
             if time < best:
                 best = time
         return best
@@ -96,8 +113,10 @@ class Curve:
         return min(range(len(self.costs)), key=lambda index: self._one(index, size_bytes))
 
     def _one(self, index: int, size_bytes: float) -> float:
-        latency, slope, cost = self._rows[index]
+        latency, slope, hiding, cost = self._rows[index]
         time = latency + size_bytes * slope
+        for hidden_us, per_byte in hiding:
+            time -= min(hidden_us, size_bytes * per_byte)
         if cost is None:
             return time
         if cost.pipeline_us:
@@ -111,6 +130,8 @@ class Curve:
 def _evaluate(cost: Cost, sizes: np.ndarray) -> np.ndarray:
     transfer = sizes * cost.us_per_byte
     times = cost.latency_us + transfer
+    for hidden_us, per_byte in cost.hiding:
+        times = times - np.minimum(hidden_us, sizes * per_byte)
     if cost.pipeline_us:
         times = times + 2 * np.sqrt(cost.pipeline_us * np.minimum(transfer, cost.pipeline_saturation_us))
     if cost.channel_us:

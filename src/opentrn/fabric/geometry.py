@@ -47,7 +47,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """The extents of one group: `core` within a chip, `chips` along the NeuronLink axes, `network` between instances."""
+    """A group's extents: `core` within a chip, `chips` along the NeuronLink axes, `network` between instances."""
 
     num_ranks: int
     core: Span
@@ -84,7 +84,7 @@ def geometry(topology: Topology, group: RankGroup, siblings: bool) -> Geometry:
     if group.last_rank >= topology.num_ranks:
         raise OpenTrnError(
             f"a group of {group.num_ranks} ranks reaching rank {group.last_rank} does not fit on {topology.name}, "
-            f"which has {topology.num_ranks} ranks (0 to {topology.num_ranks - 1}); use a smaller group or more instances"
+            f"which has ranks 0 to {topology.num_ranks - 1}; use a smaller group or more instances"
         )
     extents = _extents(topology, group)
     core_count, _ = extents[0]

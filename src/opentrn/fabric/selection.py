@@ -1,8 +1,9 @@
 """From an operation and a group to its cost curve: which algorithms apply, and which one the runtime takes at a size.
 
-On the configuration whose ranges are published (16 chips joined by NeuronLink: mesh below 1 MB, RDH to 56 MB, KangaRing
-above) those ranges decide. Elsewhere the cheapest algorithm of the runtime's menu wins, which is what a runtime's tuning
-tables record. Across instances every collective is hierarchical: an algorithm inside, another between.
+On the configuration whose ranges are published (16 chips joined by NeuronLink: mesh below 1 MB, RDH to 56 MB,
+KangaRing above) those ranges decide. Elsewhere the cheapest algorithm of the runtime's menu wins, which is what a
+runtime's tuning tables record. Across instances every collective is hierarchical: one algorithm inside, another
+between.
 """
 
 from functools import lru_cache
@@ -69,9 +70,10 @@ def _half_based(op: str, topology: Topology, where: Geometry, algorithm: str, la
         return costs
     if algorithm in _PARTNER:
         pairs = [(algorithm, _PARTNER[algorithm])]
-    elif algorithm == "hier" or menu != ("ring",):
-        names = topology.runtime.algorithms if algorithm in ("auto", "hier") else ()
-        pairs = [(inner, between) for inner in names for between in _BETWEEN]
+    elif algorithm in ("auto", "hier") and topology.runtime.algorithms not in (("ring",), ("pipeline",)):
+        small = where.num_instances <= topology.runtime.network_mesh_max_instances
+        between_menu = [name for name in _BETWEEN if small or name != "mesh"]
+        pairs = [(inner, between) for inner in topology.runtime.algorithms for between in between_menu]
     else:
         pairs = []
     return costs + _hierarchical(pairs, topology, where, launch, halves)

@@ -60,6 +60,9 @@ class CollectiveRuntime:
     channel_switch_us: float
     pipeline_saturation_us: float
     message_us: float
+    rdh_slices: int
+    network_mesh_max_instances: int
+    parallel_streams: int
     network_ring_ratio: float
     network_rdh_ratio: float
     network_mesh_ratio: float
@@ -238,7 +241,7 @@ def _build(
         axes.append(replace(axis, covers_inner=entry.get("covers_inner", False)))
     if num_copies > 1:
         if "network" not in table:
-            raise HardwareError(f"{name} has no network that joins {num_copies} of it; collectives stay in one instance")
+            raise HardwareError(f"{name} has no network to join {num_copies} of it; collectives stay in one instance")
         axes.append(replace(_axis(file, "network", "network", num_copies, table["network"]), covers_inner=True))
     return Topology(
         name=name,
