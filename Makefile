@@ -8,7 +8,7 @@ TORCH ?= torch==2.13.0
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Sources that are checked; examples and benchmarks are read by people too.
-CODE := src tests examples benchmarks
+CODE := $(wildcard src tests examples benchmarks)
 
 .PHONY: help demo test lint types format clean
 

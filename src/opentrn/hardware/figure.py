@@ -11,10 +11,10 @@ STATUSES = ("published", "derived", "calibrated", "projected", "estimated")
 # The last words of a quantity's name: units (GB is 1e9 bytes, GiB is 2**30), then what is counted or is a number by
 # nature. Any of them may be followed by `_per_<something>`.
 _UNITS = r"""
-    ghz | mhz | tb | tib | gb | gib | mb | mib | kib | bytes | bits | gbps | s | ms | us | ns | cycles | tflops
-    | tops | pflops | flop | w | kw | mw | gw | v | j | nj | pj | fj | kwh | wh | c | usd | kg_co2e | m | m3 | years | percent | ratio
-    | elements | partitions | values | fmax | fmin | increment | magnitude | cores | stacks | accesses | acres
-    | default | sizes | shape | generation | year
+    ghz | mhz | tb | tib | gb | gib | mb | mib | kib | bytes | bits | gbps | s | ms | us | ns | cycles
+    | tflops | tops | pflops | flop | w | kw | mw | gw | v | j | nj | pj | fj | kwh | wh | c | usd | kg_co2e | m | m3
+    | years | percent | ratio | elements | partitions | values | fmax | fmin | increment | magnitude | cores | stacks
+    | accesses | acres | default | sizes | shape | generation | year
 """
 _UNIT_PATTERN = re.compile(rf"(?:^|_)((?:{_UNITS})(?:_per_[a-z0-9_]+)?)$", re.VERBOSE)
 _COUNT_PATTERN = re.compile(r"(?:^|_)num_[a-z0-9_]+$")
