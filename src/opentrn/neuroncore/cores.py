@@ -7,6 +7,7 @@ So a launch is deterministic, and when every core waits for something that none 
 from __future__ import annotations
 
 import threading
+from collections import defaultdict, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -24,8 +25,10 @@ class _Abandoned(BaseException):
 class CoreGroup:
     """The cores of one launch."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, allocations: list[Any] | None = None) -> None:
         self.size = size
+        # Tensors of the launch rather than of one core: they have negative numbers, the same on every core.
+        self.allocations: list[Any] = [] if allocations is None else allocations
         self._shared: dict[tuple, Storage] = {}
         self._nth: dict[tuple, int] = {}
         self._turn = threading.Condition()
@@ -33,8 +36,9 @@ class CoreGroup:
         self._done = [False] * size
         self._waiting: list[tuple[str, Source | None, Callable[[], bool]] | None] = [None] * size
         self._error: BaseException | None = None
-        self.mailbox: dict[Any, list[Any]] = {}
-        self.arrivals: dict[Any, set[int]] = {}
+        self._mail: dict[Any, deque[Any]] = defaultdict(deque)
+        self._arrivals: dict[Any, int] = defaultdict(int)
+        self._exchanges: dict[Any, int] = defaultdict(int)
 
     # Shared memory
 
@@ -49,6 +53,8 @@ class CoreGroup:
         self._nth[core.index, site] = nth + 1
         storage = self._shared.get((site, nth))
         if storage is None:
+            allocation.id = -1 - len(self.allocations)
+            self.allocations.append(allocation)
             storage = self._shared[site, nth] = core._storage(layout, host, 1, free_bytes, allocation, None)
         return storage
 
@@ -143,3 +149,21 @@ class CoreGroup:
             self._await_turn(index)
             self._waiting[index] = None
         machine.state.core = core
+
+    # Rendezvous
+
+    def barrier(self, core: Any, cores: tuple[int, ...]) -> tuple:
+        """Wait until every one of ``cores`` has come here as often as ``core`` has; returns the name of the meeting."""
+        self._arrivals[cores, core.index] += 1
+        nth = self._arrivals[cores, core.index]
+        self.wait(core, "core_barrier", lambda: all(self._arrivals[cores, other] >= nth for other in cores))
+        return ("barrier", cores, nth)
+
+    def exchange(self, core: Any, message: Any, send_to: int, receive_from: int, pipe: int) -> tuple[Any, tuple]:
+        """Send a message and wait for the one that comes; returns it and the name of the meeting."""
+        index = core.index
+        self._exchanges[pipe, index] += 1
+        self._mail[pipe, index, send_to].append(message)
+        incoming = self._mail[pipe, receive_from, index]
+        self.wait(core, f"sendrecv (from core {receive_from}, pipe {pipe})", lambda: bool(incoming))
+        return incoming.popleft(), ("sendrecv", pipe, self._exchanges[pipe, index])

@@ -12,7 +12,7 @@ import numpy as np
 
 from opentrn.errors import ValidationError
 from opentrn.neuroncore import undefined
-from opentrn.neuroncore.memory import FULL
+from opentrn.neuroncore.memory import EMPTY, FULL
 from opentrn.neuroncore.registers import VirtualRegister
 from opentrn.neuroncore.source import caller
 from opentrn.neuroncore.tensor import NkiTensor
@@ -21,17 +21,20 @@ if TYPE_CHECKING:
     from opentrn.neuroncore.instruction import Plan
     from opentrn.neuroncore.machine import Core
 
-__all__ = ["index_values", "read", "run", "write"]
+__all__ = ["index_values", "read", "read_mask", "require_distinct", "run", "write"]
 
 _TENSOR_ENGINE_GROUP = 32
 _OTHER_ENGINE_GROUP = 16
 
 
-def index_values(core: Core, index: Any) -> np.ndarray:
-    """The integers of a register or index tensor, flattened partition-major."""
+def index_values(core: Core, index: Any, down_columns: bool = False) -> np.ndarray:
+    """The integers of a register or index tensor, partition-major, or column by column."""
     if isinstance(index, NkiTensor):
         undefined.require(core, index, "an index")
-        return index.array().reshape(-1).astype(np.int64)
+        values = index.array()
+        if down_columns:
+            values = values.reshape(values.shape[0], -1).T
+        return values.reshape(-1).astype(np.int64)
     if isinstance(index, VirtualRegister):
         return np.array([index.read()], dtype=np.int64)
     return np.array([int(index)], dtype=np.int64)
@@ -50,11 +53,16 @@ def _fail_outside(tensor: NkiTensor, values: np.ndarray, where: np.ndarray) -> V
     )
 
 
-def _rows(core: Core, tensor: NkiTensor, skip: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A vector-indirect view as (all rows of the storage, row of each partition, which rows are in bounds)."""
+def _rows(
+    core: Core, tensor: NkiTensor, skip: bool, down_columns: bool = False, of_mask: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A vector-indirect view as (all rows of the storage, row of each partition, which rows are in bounds).
+
+    ``of_mask`` gives the rows of the written-bytes mask, by the first byte of each element, instead of the values.
+    """
     indirection, layout = tensor.indirection, tensor.layout
     assert indirection is not None
-    values = index_values(core, indirection.index)[: layout.shape[0]]
+    values = index_values(core, indirection.index, down_columns)[: layout.shape[0]]
     if len(values) < layout.shape[0]:
         raise ValidationError(
             f"{layout.shape[0]} rows are addressed by an index of {len(values)} elements; give one index a row", caller()
@@ -68,15 +76,15 @@ def _rows(core: Core, tensor: NkiTensor, skip: bool) -> tuple[np.ndarray, np.nda
     stride = max(indirection.stride, 1)
     count = max((total - tensor.offset - span) // stride + 1, 0)
     item = layout.itemsize
-    table = np.ndarray(
-        (count, *layout.shape[1:]), layout.host, tensor.storage.data, tensor.storage.base + tensor.offset * item,
-        (stride * item, *layout.byte_strides[1:]),
-    )  # fmt: skip
-    return table, values, good
+    shape, strides = (count, *layout.shape[1:]), (stride * item, *layout.byte_strides[1:])
+    storage = tensor.storage
+    if of_mask:
+        return np.ndarray(shape, np.bool_, storage.mask, tensor.offset * item, strides), values, good
+    return np.ndarray(shape, layout.host, storage.data, storage.base + tensor.offset * item, strides), values, good
 
 
-def _moved(core: Core, tensor: NkiTensor, skip: bool) -> np.ndarray | None:
-    """A scalar-indirect view at its resolved place; None where it is out of bounds and may be skipped."""
+def _place(core: Core, tensor: NkiTensor, skip: bool) -> NkiTensor | None:
+    """A scalar-indirect view as a direct one at its resolved place; None where that is out of bounds and may be skipped."""
     indirection, layout = tensor.indirection, tensor.layout
     assert indirection is not None
     values = index_values(core, indirection.index)
@@ -88,11 +96,17 @@ def _moved(core: Core, tensor: NkiTensor, skip: bool) -> np.ndarray | None:
         if skip:
             return None
         raise _fail_outside(tensor, values, np.array([True]))
-    return tensor._build_array(offset)
+    return tensor.resolved(offset)
 
 
-def _columns(core: Core, tensor: NkiTensor, group: int) -> tuple[np.ndarray, np.ndarray]:
-    """A tensor-indirect view as (the storage's columns, the column of every element)."""
+def _moved(core: Core, tensor: NkiTensor, skip: bool) -> np.ndarray | None:
+    """The elements of a scalar-indirect view, as :func:`_place` finds it."""
+    view = _place(core, tensor, skip)
+    return None if view is None else view.array()
+
+
+def _columns(core: Core, tensor: NkiTensor, group: int, of_mask: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """A tensor-indirect view as (the storage's columns, the column of every element); ``of_mask`` as in :func:`_rows`."""
     indirection, layout = tensor.indirection, tensor.layout
     assert indirection is not None
     num_partitions, num_elem = layout.shape
@@ -110,6 +124,9 @@ def _columns(core: Core, tensor: NkiTensor, group: int) -> tuple[np.ndarray, np.
     storage, item = tensor.storage, layout.itemsize
     free = layout.storage_free
     partition, within = divmod(tensor.offset, free)
+    if of_mask:
+        start = partition * storage.free_bytes + within * item
+        return np.ndarray((num_partitions, limit), np.bool_, storage.mask, start, (storage.free_bytes, item)), columns
     table = np.ndarray(
         (num_partitions, limit), layout.host, storage.data,
         storage.base + partition * storage.pitch + within * item, (storage.pitch, item),
@@ -117,7 +134,9 @@ def _columns(core: Core, tensor: NkiTensor, group: int) -> tuple[np.ndarray, np.
     return table, columns
 
 
-def read(core: Core, tensor: NkiTensor, *, skip: bool = False, group: int = _OTHER_ENGINE_GROUP) -> tuple[np.ndarray | None, Any]:
+def read(
+    core: Core, tensor: NkiTensor, *, skip: bool = False, group: int = _OTHER_ENGINE_GROUP, down_columns: bool = False
+) -> tuple[np.ndarray | None, Any]:
     """The elements of any view, and which of its rows are valid (None: all).
 
     Elements are a view of the storage where the address allows it, a copy otherwise; None where a skipped scalar index
@@ -129,7 +148,7 @@ def read(core: Core, tensor: NkiTensor, *, skip: bool = False, group: int = _OTH
     if indirection.kind == "scalar":
         return _moved(core, tensor, skip), None
     if indirection.kind == "vector":
-        table, values, good = _rows(core, tensor, skip)
+        table, values, good = _rows(core, tensor, skip, down_columns)
         if good.all():
             return table[values], None
         gathered = np.zeros((len(values), *table.shape[1:]), dtype=table.dtype)
@@ -139,51 +158,120 @@ def read(core: Core, tensor: NkiTensor, *, skip: bool = False, group: int = _OTH
     return np.take_along_axis(table, columns, axis=1), None
 
 
-def write(core: Core, tensor: NkiTensor, value: np.ndarray, *, skip: bool = False, rows: Any = None,
-          group: int = _OTHER_ENGINE_GROUP) -> None:  # fmt: skip
-    """Put ``value`` (of the view's shape) where the view points; ``rows`` selects rows of dimension 0."""
+def read_mask(
+    core: Core, tensor: NkiTensor, *, skip: bool = False, group: int = _OTHER_ENGINE_GROUP, down_columns: bool = False
+) -> np.ndarray | None:
+    """Which elements of any view were written, in the shape of what :func:`read` gives; None where all were."""
+    storage = tensor.storage
+    if storage.state == FULL:
+        return None
+    indirection = tensor.indirection
+    if indirection is None:
+        return undefined.defined(tensor)
+    if storage.state == EMPTY:
+        storage.begin_partial()
+    if indirection.kind == "scalar":
+        view = _place(core, tensor, skip)
+        return None if view is None else undefined.defined(view)
+    if indirection.kind == "vector":
+        table, values, good = _rows(core, tensor, skip, down_columns, of_mask=True)
+        mask = np.ones((len(values), *table.shape[1:]), np.bool_)
+        mask[good] = table[values[good]]
+    else:
+        table, columns = _columns(core, tensor, group, of_mask=True)
+        mask = np.take_along_axis(table, columns, axis=1)
+    return None if mask.all() else mask
+
+
+def require_distinct(core: Core, tensor: NkiTensor) -> None:
+    """Refuse a scatter that adds to one row twice: which of the two sums stays would be chance."""
+    table, values, good = _rows(core, tensor, skip=True)
+    found, count = np.unique(values[good], return_counts=True)
+    if (count > 1).any():
+        label = f"tensor {tensor.name!r}" if tensor.name else "the tensor"
+        raise ValidationError(
+            f"index {int(found[count > 1][0])} occurs {int(count.max())} times among the rows of {label} that are added to; "
+            "their indices must be distinct, combine equal rows first",
+            caller(),
+        )
+
+
+def write(
+    core: Core, tensor: NkiTensor, value: np.ndarray, *, skip: bool = False, rows: Any = None,
+    group: int = _OTHER_ENGINE_GROUP, mask: np.ndarray | None = None, origin: Any = None,
+) -> None:  # fmt: skip
+    """Put ``value`` (of the view's shape) where the view points.
+
+    ``rows`` selects rows of dimension 0; ``mask`` says which elements of ``value`` are defined, ``origin`` who read the others.
+    """
     storage = tensor.storage
     storage.wide = None
     indirection = tensor.indirection
+    if indirection is not None and indirection.kind == "scalar":
+        view = _place(core, tensor, skip)
+        if view is None:
+            return
+        tensor, indirection = view, None
     if indirection is None:
+        if rows is not None:
+            _write_rows(core, tensor, value, rows, mask, origin)
+            return
         if storage.state != FULL:
             core._writing(tensor, storage)
-        target = tensor.array()
-        if rows is None:
-            target[...] = value
-        else:
-            target[rows] = value[rows]
+        tensor.array()[...] = value
+        if mask is not None:
+            undefined.mark(tensor, mask, origin)
         return
-    if storage.state != FULL:
-        if storage.state == 0:
-            storage.begin_partial()
-        undefined.mark_indirect(core, tensor)
-    if indirection.kind == "scalar":
-        target = _moved(core, tensor, skip)
-        if target is not None:
-            target[...] = value
-        return
+    tracked = storage.state != FULL or mask is not None
+    if storage.state == EMPTY:
+        storage.begin_partial()
     if indirection.kind == "vector":
         table, values, good = _rows(core, tensor, skip)
         if rows is not None:
             good = good & rows
         table[values[good]] = value[good]
-        return
-    table, columns = _columns(core, tensor, group)
-    np.put_along_axis(table, columns, value, axis=1)
+        if tracked:
+            undefined.begin(storage)
+            written, values, good = _rows(core, tensor, True, of_mask=True)
+            good = good if rows is None else good & rows
+            written[values[good]] = True if mask is None else mask[good]
+    else:
+        table, columns = _columns(core, tensor, group)
+        np.put_along_axis(table, columns, np.asarray(value, dtype=table.dtype), axis=1)
+        if tracked:
+            undefined.begin(storage)
+            written, columns = _columns(core, tensor, group, of_mask=True)
+            np.put_along_axis(written, columns, np.ones(columns.shape, np.bool_) if mask is None else mask, axis=1)
+    if tracked:
+        undefined.settle(storage, tensor.layout.itemsize, origin if mask is not None else None)
+
+
+def _write_rows(
+    core: Core, tensor: NkiTensor, value: np.ndarray, rows: np.ndarray, mask: np.ndarray | None, origin: Any
+) -> None:
+    """Write some rows of a direct view, one by one where they are not all of them."""
+    for row in np.flatnonzero(rows):
+        where = tensor[int(row) : int(row) + 1]
+        if tensor.storage.state != FULL:
+            core._writing(where, tensor.storage)
+        where.array()[...] = value[row]
+        if mask is not None:
+            undefined.mark(where, mask[row : row + 1], origin)
 
 
 def run(core: Core, plan: Plan, args: tuple) -> None:
     """Run an instruction with dynamic operands, or one that resolves its own."""
     for position in plan.reads:
         undefined.require_defined(core, plan, args[position])
+    args = args[: plan.arity] if plan.indirect else args
     if plan.on_tensors:
         plan.run(core, *args)
         return
     group = _TENSOR_ENGINE_GROUP if plan.engine.name == "tensor" else _OTHER_ENGINE_GROUP
-    values: list[Any] = [a for a in args]
+    values: list[Any] = list(args)
     for position in plan.operands:
-        values[position] = read(core, args[position], group=group)[0]
+        if position < plan.arity:
+            values[position] = read(core, args[position], group=group)[0]
     scattered = [p for p in plan.writes if args[p].indirection is not None and args[p].indirection.kind != "scalar"]
     for position in plan.writes:
         tensor = args[position]

@@ -71,6 +71,8 @@ class Parameter:
     default: Any = _REQUIRED
     indirect: bool = False
     """Whether a view made by ``indirect()`` is accepted (tensor indirection, NeuronCore-v4)."""
+    optional: bool = False
+    """Whether None is accepted although there is no default."""
 
 
 class Out(Parameter):
@@ -133,16 +135,19 @@ class Plan:
     Attributes:
         id: index among the plans of a machine; the signature column of a Program.
         engine: engine that runs it.
-        writes, reads: positions of tensor operands in the call's arguments.
+        writes, reads: positions of tensor operands in the call's arguments. Tensors of a list (:class:`Tensors`) and the
+            index tensors of dynamic operands follow the declared operands.
+        arity: arguments that ``run`` takes.
         layouts: layout of each tensor operand, writes first.
         run: executes on arrays, or on tensors when ``on_tensors``.
+        watched: reads, and writes that may leave old contents: what is looked at for memory never written.
     """
 
     __slots__ = ("id", "instruction", "issue", "engine", "writes", "reads", "layouts", "run", "on_tensors", "indirect",
-                 "flow", "place", "operands", "widen")  # fmt: skip
+                 "flow", "place", "operands", "widen", "arity", "watched")  # fmt: skip
 
     def __init__(self, id: int, issue: Issue, engine: Engine, writes: tuple[int, ...], reads: tuple[int, ...],
-                 operands: tuple[int, ...], layouts: tuple[Layout, ...]) -> None:  # fmt: skip
+                 operands: tuple[int, ...], layouts: tuple[Layout, ...], arity: int) -> None:  # fmt: skip
         declared = issue.instruction
         self.id = id
         self.instruction = declared
@@ -152,15 +157,48 @@ class Plan:
         self.reads = reads
         self.operands = operands
         self.layouts = layouts
-        self.on_tensors = declared.on_tensors
+        self.arity = arity
+        self.watched = reads + tuple(p for p in writes if declared.names[p] in declared.keeps)
         self.indirect = any(layout.indirect for layout in layouts)
         self.flow = declared.flow
         self.place = declared.place
-        names = declared.names
-        self.widen = tuple(
-            p for p in reads if names[p] in declared.widen and issue.fields[names[p]].host != np.float32
-        )
         self.run: Callable[..., None] = declared.compute(issue)
+        # Operands that the specialisation wants as float32; one that moves bits says ``run.widens = False``.
+        widens = declared.widen if getattr(self.run, "widens", True) else ()
+        self.widen = tuple(
+            p for p in reads if (name := self.operand_name(p)) in widens and issue.fields[name].host != np.float32
+        )
+        # A specialisation may ask for tensors where the others of its instruction take arrays.
+        self.on_tensors = declared.on_tensors or getattr(self.run, "on_tensors", False)
+
+    def operand_name(self, position: int) -> str:
+        """Name of the operand at a position of the arguments."""
+        names = self.instruction.names
+        return names[position] if position < len(names) else self.instruction.list_name
+
+    def with_indices(self, core: Any, args: tuple) -> tuple[Plan, tuple]:
+        """This plan and its arguments with the index tensors of dynamic operands as further operands, which it reads."""
+        indices = []
+        for position in self.operands:
+            indirection = args[position].indirection
+            if indirection is not None and type(indirection.index) is NkiTensor:
+                indices.append(indirection.index)
+        if not indices:
+            return self, args
+        layouts = tuple([t.layout for t in indices])
+        plan = core.plans.get((self, layouts))
+        if plan is None:
+            positions = tuple(range(len(args), len(args) + len(indices)))
+            plan = Plan.__new__(Plan)
+            for name in Plan.__slots__:
+                setattr(plan, name, getattr(self, name))
+            plan.id = core.next_plan_id()
+            plan.reads = self.reads + positions
+            plan.operands = self.operands + positions
+            plan.layouts = self.layouts + layouts
+            core.add_plan(plan)
+            core.plans[self, layouts] = plan
+        return plan, (*args, *indices)
 
     def __repr__(self) -> str:
         return f"<Plan {self.instruction.name} on {self.engine.name}: {', '.join(map(repr, self.layouts))}>"
@@ -191,7 +229,9 @@ class Instruction:
         self.operands: dict[str, Parameter] = dict(declaration.operands)  # type: ignore[attr-defined]
         self.engines: tuple[Engine, ...] = declaration.engines  # type: ignore[attr-defined]
         self.generations: tuple[int, ...] = getattr(declaration, "generations", (2, 3, 4, 5))
-        self.flow: str = getattr(declaration, "flow", "elementwise")
+        # "elementwise", "rows", "matmul", "transpose", or flow(plan, args, position, masks) -> mask of what is defined.
+        self.flow: Any = getattr(declaration, "flow", "elementwise")
+        self.keeps: tuple[str, ...] = getattr(declaration, "keeps", ())
         self.on_tensors: bool = getattr(declaration, "on_tensors", False)
         self.widen: tuple[str, ...] = getattr(declaration, "widen", ())
         self.follows_undefined: bool = getattr(declaration, "follows_undefined", False)
@@ -203,6 +243,7 @@ class Instruction:
         self.normalise: Callable[[dict[str, Any]], None] | None = _static(declaration, "normalise")
         self.kinds = tuple(type(p) for p in self.operands.values())
         self.names = tuple(self.operands)
+        self.list_name = next((n for n, p in self.operands.items() if type(p) is Tensors), "")
         self.call = _build_call(self)
 
     def plan(self, core: machine.Core, args: tuple) -> Plan:
@@ -215,7 +256,8 @@ class Instruction:
                 caller(),
             )
         fields: dict[str, Any] = {}
-        writes, reads, operands, layouts_w, layouts_r = [], [], [], [], []
+        writes, reads, layouts_w, layouts_r = [], [], [], []
+        trailing = len(self.operands)
         for position, (name, parameter) in enumerate(self.operands.items()):
             value = args[position]
             kind = type(parameter)
@@ -226,9 +268,12 @@ class Instruction:
                 fields[name] = SCALAR if value is not None else None
                 continue
             if kind is Tensors:
-                fields[name] = tuple(self._tensor(name, parameter, t) for t in value)
+                found = fields[name] = tuple(self._tensor(name, parameter, t) for t in value)
+                reads.extend(range(trailing, trailing + len(found)))
+                layouts_r.extend(found)
+                trailing += len(found)
                 continue
-            if value is None and parameter.default is None:
+            if value is None and (parameter.default is None or parameter.optional):
                 fields[name] = None
                 continue
             if kind is Scalar and not isinstance(value, NkiTensor):
@@ -243,9 +288,8 @@ class Instruction:
         issue.precise = core.precise
         self.check(issue)
         engine = self._engine(issue)
-        operands = (*writes, *reads)
-        plan = Plan(core.next_plan_id(), issue, engine, tuple(writes), tuple(reads), operands,
-                    (*layouts_w, *layouts_r))  # fmt: skip
+        plan = Plan(core.next_plan_id(), issue, engine, tuple(writes), tuple(reads), (*writes, *reads),
+                    (*layouts_w, *layouts_r), trailing)  # fmt: skip
         core.add_plan(plan)
         return plan
 
@@ -254,6 +298,8 @@ class Instruction:
             hint = "allocate it with nl.ndarray" if type(parameter) is Out else "load it into a tensor first"
             raise ValidationError(f"{self.name}: {name} must be a tensor, not {type(value).__name__}; {hint}", caller())
         layout = value.layout
+        if layout.indirect == "tensor":
+            self._check_indirect(name, parameter)
         if layout.region not in parameter.memory:
             where = " or ".join(r.value for r in parameter.memory if r is not MemoryRegion.private_hbm)
             raise ValidationError(
@@ -267,6 +313,23 @@ class Instruction:
             )
         return layout
 
+    def _check_indirect(self, name: str, parameter: Parameter) -> None:
+        """Refuse a view made by ``indirect()`` where the instruction or the generation has no tensor indirection."""
+        generation = machine.current().hardware.generation
+        if generation < 4:
+            raise ValidationError(
+                f"{self.name}: {name} is addressed by indirect(), which needs {_generation_names((4,))} or newer, and this "
+                f"kernel runs on {_generation_names((generation,))}; gather with nisa.nc_n_gather or a DMA instead",
+                caller(),
+            )
+        if not parameter.indirect:
+            able = ", ".join(n for n, p in self.operands.items() if p.indirect)
+            raise ValidationError(
+                f"{self.name}: {name} is addressed by indirect(), which this operand does not take"
+                + (f" (only {able} may be)" if able else "") + "; copy it with nisa.tensor_copy first",
+                caller(),
+            )  # fmt: skip
+
     def _engine(self, issue: Issue) -> Engine:
         wanted = issue.fields.get("engine", Engine.unknown)
         if self.select_engine is not None:
@@ -278,6 +341,11 @@ class Instruction:
         if chosen not in self.engines:
             names = ", ".join(e.name for e in self.engines)
             raise issue.fail(f"the {chosen.name} engine does not run this instruction; use {names}")
+        if chosen is Engine.scalar:
+            for name, parameter in self.operands.items():
+                layout = issue.fields[name]
+                if type(parameter) is Out and layout and layout.indirect == "tensor" and layout.region is MemoryRegion.psum:
+                    raise issue.fail(f"the Scalar engine cannot scatter into PSUM; put {name} into SBUF or use the Vector engine")
         return chosen
 
 
@@ -321,14 +389,16 @@ def _build_call(declared: Instruction) -> Callable[..., Any]:
     pre = f"    {names}, = _normalise(({names},))\n" if declared.normalise is not None else ""
     if declared.normalise is not None:
         env["_normalise"] = declared.normalise
+    lists = "".join(f", *{n}" for n, p in declared.operands.items() if type(p) is Tensors)
     source = (
         f"def {declared.name}({', '.join(signature)}, name=None):\n"
         f"    core = _state.core\n{pre}"
         f"    args = ({names},)\n"
         f"    try:\n"
-        f"        plan = core.plans[_declared, {', '.join(key)}]\n"
+        + (f"        args = ({names}{lists})\n" if lists else "")
+        + f"        plan = core.plans[_declared, {', '.join(key)}]\n"
         f"    except (KeyError, AttributeError, TypeError):\n"
-        f"        core, plan, args = _slow(_declared, args)\n"
+        f"        core, plan, args = _slow(_declared, ({names},))\n"
         f"    return _Handle(core, core.issue(plan, args, name))\n"
     )
     exec(compile(source, f"<opentrn isa {declared.name}>", "exec"), env)  # noqa: S102
@@ -351,6 +421,9 @@ def _slow_plan(declared: Instruction, args: tuple) -> tuple[machine.Core, Plan, 
     if plan is None:
         plan = declared.plan(core, fixed)
         core.plans[key] = plan
+    for kind, value in zip(declared.kinds, fixed[: len(declared.kinds)], strict=True):
+        if kind is Tensors:
+            fixed = (*fixed, *value)
     return core, plan, fixed
 
 

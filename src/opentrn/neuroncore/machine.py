@@ -19,6 +19,7 @@ from opentrn.neuroncore import undefined
 from opentrn.neuroncore.dtypes import DType, as_dtype, numpy_dtype, precise_fp
 from opentrn.neuroncore.layout import contiguous_strides, intern_layout
 from opentrn.neuroncore.memory import EMPTY, FULL, PARTIAL, Allocation, MemoryRegion, Storage
+from opentrn.neuroncore.registers import VirtualRegister
 from opentrn.neuroncore.source import caller, is_ours
 from opentrn.neuroncore.tensor import NkiTensor
 
@@ -52,6 +53,7 @@ class Core:
     def __init__(
         self, core: Any, *, program_id: Sequence[int] = (), grid: Sequence[int] = (), execute: bool = True,
         recorder: Recorder | None = None, group: Any = None, index: int = 0, uninitialized: str = "error",
+        assume: Any = None,
     ) -> None:  # fmt: skip
         self.hardware = core
         self.program_id = tuple(program_id)
@@ -61,6 +63,7 @@ class Core:
         self.group = group
         self.index = index
         self.uninitialized = uninitialized
+        self._assume = assume
         self.precise = precise_fp()
         self.plans, self._plan_list = _plan_table(core, self.precise)
         self.count = 0
@@ -69,6 +72,8 @@ class Core:
         self.scalar_accumulator: np.ndarray | None = None
         self.random: dict[str, Any] = {}
         self.findings: list[Any] = []
+        self.no_reorder_depth = 0
+        self.loops: list[Any] = []
         self._arenas: dict[MemoryRegion, np.ndarray] = {}
         self._shapes: dict[tuple, tuple] = {}
 
@@ -206,6 +211,8 @@ class Core:
         self.count = index + 1
         if plan.place is not None:
             args = plan.place(plan, args)
+        if plan.indirect:
+            plan, args = self._resolve_indices(plan, args, index)
         for position in plan.operands:
             tensor = args[position]
             allocation = tensor.storage.allocation
@@ -219,7 +226,7 @@ class Core:
             if plan.on_tensors or plan.indirect:
                 self._run_tensors(plan, args)
                 return index
-            for position in plan.reads:
+            for position in plan.watched:
                 if args[position].storage.state != FULL:
                     undefined.run(self, plan, args)
                     return index
@@ -246,16 +253,37 @@ class Core:
         if storage.state == PARTIAL:
             storage.written(tensor.mask_array())
 
+    def _resolve_indices(self, plan: Plan, args: tuple, index: int) -> tuple[Plan, tuple]:
+        """Make what gives the addresses of a dynamic instruction part of it: index tensors it reads, registers it awaits."""
+        for position in plan.operands:
+            indirection = args[position].indirection
+            if indirection is not None and type(indirection.index) is VirtualRegister:
+                producer = indirection.index.producer
+                if producer is not None and producer[0] is self:
+                    self.add_dependency(producer[1], index)
+        return plan.with_indices(self, args)
+
     def _run_tensors(self, plan: Plan, args: tuple) -> None:
         """Run an instruction that resolves addresses itself, or one with dynamic operands."""
         from opentrn.neuroncore import indirection
 
         indirection.run(self, plan, args)
 
+    def mark(self, kind: str, value: Any = None) -> None:
+        """Record a point between instructions, before the next one."""
+        if self.recorder is not None:
+            self.recorder.mark(self.count, kind, value)
+
     def add_dependency(self, producer: int, consumer: int) -> None:
         """Make instruction ``consumer`` wait for ``producer`` in the recorded program."""
         if self.recorder is not None:
             self.recorder.add_dependency(producer, consumer)
+
+    def assumed(self, origin: str) -> int | None:
+        """The value to assume for a register that would be loaded from ``origin``, in a run without values."""
+        if callable(self._assume):
+            return self._assume(origin)
+        return self._assume
 
     def report_undefined(self, message: str, source: Any) -> None:
         """Raise, warn or pass over a use of memory never written, as the launch asked for."""

@@ -649,6 +649,17 @@ class NkiTensor(NKIObject):
         start = storage.base + partition * storage.pitch + within * itemsize
         return np.ndarray(layout.shape, layout.host, storage.data, start, strides)
 
+    def resolved(self, offset: int) -> NkiTensor:
+        """This view as a direct one that starts at ``offset``: what a dynamic address came to."""
+        old = self.layout
+        view = _new(type(self))
+        view.storage = self.storage
+        view.layout = intern_layout(old.shape, old.strides, old.dtype, old.host, old.region, old.storage_free, None)
+        view.offset = offset
+        view.indirection = None
+        view._array = None
+        return view
+
     def mask_array(self) -> np.ndarray:
         """The written-bytes mask under this view, with a trailing dimension for the bytes of an element."""
         layout = self.layout

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from opentrn.neuroncore.instruction import Plan
     from opentrn.neuroncore.machine import Core
 
-__all__ = ["defined", "mark_indirect", "require", "require_defined", "run"]
+__all__ = ["begin", "defined", "mark", "mark_indirect", "require", "require_defined", "run", "settle"]
 
 
 def defined(tensor: NkiTensor) -> np.ndarray | None:
@@ -78,7 +78,7 @@ def mark_indirect(core: Core, tensor: NkiTensor) -> None:
 def run(core: Core, plan: Plan, args: tuple) -> None:
     """Execute an instruction that may read undefined elements, and mark what it writes from them."""
     masks: dict[int, np.ndarray] = {}
-    for position in plan.reads:
+    for position in plan.watched:
         mask = defined(args[position])
         if mask is not None:
             masks[position] = mask
@@ -92,7 +92,7 @@ def run(core: Core, plan: Plan, args: tuple) -> None:
     plan.run(core, *[a.array() if type(a) is NkiTensor else a for a in args])
     for position, mask in results.items():
         if mask is not None:
-            _unwrite(args[position], mask, origin)
+            mark(args[position], mask, origin)
 
 
 def _origin(args: tuple, masks: dict[int, np.ndarray]) -> Source | None:
@@ -102,22 +102,43 @@ def _origin(args: tuple, masks: dict[int, np.ndarray]) -> Source | None:
     return caller()
 
 
-def _unwrite(tensor: NkiTensor, mask: np.ndarray, origin: Source | None) -> None:
-    """Mark elements of a view just written as undefined where ``mask`` is False."""
-    storage: Storage = tensor.storage
+def begin(storage: Storage) -> None:
+    """Start to track a storage that was completely written."""
     if storage.state == FULL:
         storage.mask = np.ones(storage.size_bytes, dtype=np.bool_)
         storage.unwritten = 0
         storage.state = PARTIAL
-    view = tensor.mask_array()
-    view[...] = mask[..., None]
+
+
+def mark(tensor: NkiTensor, mask: np.ndarray, origin: Source | None) -> None:
+    """Mark elements of a view just written as undefined where ``mask`` is False."""
+    storage: Storage = tensor.storage
+    begin(storage)
+    tensor.mask_array()[...] = mask[..., None]
     storage.unwritten += int(mask.size - np.count_nonzero(mask)) * tensor.layout.itemsize
     if storage.undefined_by is None:
         storage.undefined_by = origin
 
 
+def settle(storage: Storage, itemsize: int, origin: Source | None) -> None:
+    """Bring a storage up to date after the first byte of some elements of its mask was set."""
+    assert storage.mask is not None
+    if itemsize > 1:
+        elements = storage.mask.reshape(-1, itemsize)
+        elements[...] = elements[:, :1]
+    storage.unwritten = int(storage.mask.size - np.count_nonzero(storage.mask))
+    if storage.unwritten == 0:
+        storage.state = FULL
+        storage.mask = None
+    elif origin is not None and storage.undefined_by is None:
+        storage.undefined_by = origin
+
+
 def _flow(plan: Plan, args: tuple, position: int, masks: dict[int, np.ndarray]) -> np.ndarray | None:
     """Which elements of an output are defined, given the undefined inputs."""
+    if callable(plan.flow):
+        found = plan.flow(plan, args, position, masks)
+        return None if found is None or found.all() else found
     layout = args[position].layout
     shape = layout.shape
     result = np.ones(shape, np.bool_)
@@ -125,7 +146,7 @@ def _flow(plan: Plan, args: tuple, position: int, masks: dict[int, np.ndarray]) 
     for source, mask in masks.items():
         if plan.flow == "matmul":
             columns = mask.reshape(mask.shape[0], -1).all(axis=0)
-            name = plan.instruction.names[source]
+            name = plan.operand_name(source)
             if name.startswith("stationary") and columns.size == shape[0]:
                 result &= columns.reshape(rows.shape)
             elif name.startswith("moving") and columns.size == layout.free_size:

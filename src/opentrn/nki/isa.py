@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from opentrn.errors import ValidationError as NkiValidationError
 from opentrn.neuroncore import isa as _isa
 from opentrn.neuroncore import machine as _machine
 from opentrn.neuroncore.instruction import NkiInstruction
@@ -28,3 +29,8 @@ unknown_engine = engine.unknown
 def get_nc_version() -> nc_version:
     """Generation of the core that the kernel runs on."""
     return nc_version(_machine.current().hardware.generation)
+
+
+def get_nc_sub_version() -> int:
+    """Silicon revision within the generation: 0, the first, on every chip there is."""
+    return 0

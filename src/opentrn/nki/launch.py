@@ -54,6 +54,8 @@ class Session:
         execute: compute values.
         record: collect Programs in ``launches``.
         uninitialized: ``"error"``, ``"warn"`` or ``"ignore"``: what a use of memory never written does.
+        assume: value of registers that a run without values would load, or a function of where one is loaded from
+            (text) to it; None stops at the first loop or address that needs one.
         on_launch: called with every finished Launch.
     """
 
@@ -63,6 +65,7 @@ class Session:
     uninitialized: str = "error"
     launches: list[Launch] = field(default_factory=list)
     on_launch: Callable[[Launch], None] | None = None
+    assume: int | Callable[[str], int | None] | None = None
 
 
 _sessions: list[Session] = [Session(uninitialized=os.environ.get("OPENTRN_UNINITIALIZED", "error"))]
@@ -112,7 +115,7 @@ def run(function: Callable[..., Any], bound: inspect.BoundArguments, grid: tuple
     call_args = converter.arguments(bound)
     record = Launch(function.__name__, _defined_at(function), chip, grid, [])
     ids = list(itertools.product(*(range(n) for n in grid))) or [()]
-    group = CoreGroup(cores_together)
+    group = CoreGroup(cores_together, converter.allocations)
     result: Any = None
     cores: list[Core] = []
     np_state = np.seterr(all="ignore")
@@ -136,7 +139,8 @@ def run(function: Callable[..., Any], bound: inspect.BoundArguments, grid: tuple
         np.seterr(**np_state)
         if settings.record:
             record.programs = [
-                finish(c.recorder, c, function.__name__, record.source) for c in cores if c.recorder is not None
+                finish(c.recorder, c, function.__name__, record.source, converter.allocations, options.get("api", "nki"))
+                for c in cores if c.recorder is not None
             ]
             settings.launches.append(record)
             if settings.on_launch is not None:
@@ -147,7 +151,7 @@ def _core(record: Any, settings: Session, program_id: tuple[int, ...], grid: tup
     recorder = Recorder() if settings.record else None
     return Core(
         record, program_id=program_id, grid=grid, execute=settings.execute, recorder=recorder, group=group, index=index,
-        uninitialized=settings.uninitialized,
+        uninitialized=settings.uninitialized, assume=settings.assume,
     )  # fmt: skip
 
 
