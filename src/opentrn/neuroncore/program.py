@@ -9,6 +9,7 @@ matmuls has a handful of plans, and what an instruction costs is computed once a
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import FrameType
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from opentrn.neuroncore import source
 from opentrn.neuroncore.source import Site, Source, is_ours, line_of
 
 if TYPE_CHECKING:
@@ -57,6 +59,8 @@ class Recorder:
             operands.append(tensor.offset)
 
     def _new_site(self, frame: FrameType) -> int:
+        if source.pinned is not None:
+            return self._site(source.pinned)
         where: FrameType | None = frame
         while where is not None and is_ours(where.f_code):
             where = where.f_back
@@ -66,11 +70,14 @@ class Recorder:
             self.sites.append((frame.f_code, frame.f_lasti))
             return index
         # Called through a function of ours (nl.add and the like): the user's line differs from call to call.
-        key = (id(user.f_code), user.f_lasti)
+        return self._site((user.f_code, user.f_lasti))
+
+    def _site(self, site: Site) -> int:
+        key = (id(site[0]), site[1])
         index = self._site_index.get(key)
         if index is None:
             index = self._site_index[key] = len(self.sites)
-            self.sites.append((user.f_code, user.f_lasti))
+            self.sites.append(site)
         return index
 
     def add_dependency(self, producer: int, consumer: int) -> None:
@@ -108,7 +115,10 @@ class Program:
         plans: every plan in use; ``plan`` indexes it.
         plan, site: one entry an instruction, in program order.
         sites: code positions that ``site`` indexes (see :meth:`source`).
-        allocations: every tensor of the kernel, with the first and last instruction that used it.
+        allocations: every tensor of the kernel, with the first and last instruction that used it. Negative numbers in
+            ``operand_allocation`` count from the end: the kernel's arguments and what its cores share.
+        api: the interface that the kernel was written for: ``"nki"``, or ``"earlier"`` for ``neuronxcc.nki``, whose
+            compiler moves, hoists and buffers loads.
         dependencies: (producer, consumer) pairs asked for with ``depends_on``.
         markers: (position, kind, value) scheduling constraints, ``barrier``, ``no_reorder_begin``, ``no_reorder_end``.
     """
@@ -127,6 +137,7 @@ class Program:
     dependencies: list[tuple[int, int]] = field(default_factory=list)
     markers: list[tuple[int, str, Any]] = field(default_factory=list)
     names: dict[int, str] = field(default_factory=dict)
+    api: str = "nki"
 
     def __len__(self) -> int:
         return len(self.plan)
@@ -168,8 +179,10 @@ class Program:
         return Operands(start, self.operand_allocation, write, first, parts, byte_start, byte_end)
 
 
-def finish(recorder: Recorder, core: Core, name: str, source: Source | None) -> Program:
-    """Turn what a recorder collected into a Program."""
+def finish(
+    recorder: Recorder, core: Core, name: str, source: Source | None, launch: Sequence[Allocation] = (), api: str = "nki",
+) -> Program:  # fmt: skip
+    """Turn what a recorder collected into a Program; ``launch`` are the tensors that belong to no one core."""
     plan_ids = np.frombuffer(recorder.plan_ids, dtype=np.int32) if len(recorder.plan_ids) else np.zeros(0, np.int32)
     used, plan = np.unique(plan_ids, return_inverse=True)
     table = core._plan_list
@@ -183,10 +196,11 @@ def finish(recorder: Recorder, core: Core, name: str, source: Source | None) -> 
         plan=plan.astype(np.int32),
         site=np.array(recorder.site_ids, dtype=np.int32),
         sites=recorder.sites,
-        allocations=core.allocations,
+        allocations=[*core.allocations, *reversed(launch)],
         operand_allocation=pairs[0::2].copy(),
         operand_offset=pairs[1::2].copy(),
         dependencies=recorder.dependencies,
         markers=recorder.markers,
         names=recorder.names,
+        api=api,
     )

@@ -39,8 +39,14 @@ def user_frame(depth: int = 1) -> FrameType | None:
     return frame
 
 
+pinned: Site | None = None
+"""Where the call was made that is being carried out now, when that is not where the program is: see :func:`caller`."""
+
+
 def caller() -> Source | None:
-    """File and line of the user's code that is running now."""
+    """File and line of the user's code that is running now (or that asked for what is running, if that was earlier)."""
+    if pinned is not None:
+        return line_of(pinned)
     frame = user_frame(2)
     if frame is None:
         return None

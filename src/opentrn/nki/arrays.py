@@ -36,7 +36,7 @@ class Converter:
         self.execute = execute
         self.region = MemoryRegion.shared_hbm if shared else MemoryRegion.private_hbm
         self.kind = "numpy"
-        self.count = 0
+        self.allocations: list[Allocation] = []
         self.inputs: list[tuple[NkiTensor, Any, np.ndarray | None]] = []
         self._seen: dict[int, NkiTensor] = {}
 
@@ -113,8 +113,8 @@ class Converter:
             data = flat.view(np.uint8)
             if not data.flags.writeable:
                 data = data.copy()
-        allocation = Allocation(-1 - self.count, self.region, 1, size * dtype.itemsize, name, None, None, dtype, shape)
-        self.count += 1
+        allocation = Allocation(-1 - len(self.allocations), self.region, 1, size * dtype.itemsize, name, None, None, dtype, shape)
+        self.allocations.append(allocation)
         storage = Storage(self.region, dtype, host, 1, size * host.itemsize, data, allocation, FULL)
         tensor = object.__new__(NkiTensor)
         tensor.storage = storage

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from opentrn.neuroncore.alu import activation_function, as_float32
+from opentrn.neuroncore.cost import Cost, activation_cost
 from opentrn.neuroncore.instruction import ON_CHIP, Engine, In, Issue, Out, Scalar, instruction, static
 from opentrn.neuroncore.isa.settings import reduce_cmd as commands
 from opentrn.neuroncore.isa.shapes import column, expand, fit, flat, same_elements
@@ -59,6 +60,9 @@ class activation:
         if i.reduce_op is not None and name not in ("add", "sum"):
             raise i.fail(f"reduce_op={name}; the Scalar engine only sums, use nl.add")
 
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return activation_cost(i, engine)
+
     def compute(i: Issue):
         apply = _apply(i)
         resets = i.reduce_cmd in (commands.reset, commands.reset_reduce)
@@ -90,6 +94,9 @@ class activation_reduce:
 
     def check(i: Issue) -> None:
         activation.instruction.check(i)
+
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return activation_cost(i, engine, extra_cycles=i.core.scalar_read_accumulator_cycles)
 
     def compute(i: Issue):
         apply = _apply(i)
