@@ -16,12 +16,12 @@ from opentrn.neuroncore.memory import Allocation, MemoryRegion
 if TYPE_CHECKING:
     from opentrn.neuroncore.machine import Core
 
-__all__ = ["check", "live_bytes", "peak"]
+__all__ = ["check", "live_bytes", "peak", "weight"]
 
 _QUADRANT = 32
 
 
-def _weight(allocation: Allocation) -> float:
+def weight(allocation: Allocation) -> float:
     """Bytes a partition that a tensor takes, counted in quadrants: one of 32 partitions leaves three quarters free."""
     quadrants = -(-allocation.num_partitions // _QUADRANT)
     return allocation.bytes_per_partition * quadrants / 4
@@ -32,8 +32,8 @@ def live_bytes(allocations: list[Allocation], region: MemoryRegion, length: int)
     change = np.zeros(length + 1)
     for a in allocations:
         if a.region is region and a.first_use >= 0 and a.address is None:
-            change[a.first_use] += _weight(a)
-            change[a.last_use + 1] -= _weight(a)
+            change[a.first_use] += weight(a)
+            change[a.last_use + 1] -= weight(a)
     return np.cumsum(change[:-1])
 
 
@@ -63,7 +63,7 @@ def check(core: Core) -> None:
             if a.region is region and (a.address is not None or a.first_use <= where <= a.last_use) and a.first_use >= 0
         ]  # fmt: skip
         newest = max(live, key=lambda a: a.first_use)
-        live.sort(key=lambda a: (-_weight(a), a.id))
+        live.sort(key=lambda a: (-weight(a), a.id))
         names = "; ".join(_describe(a) for a in live[:6])
         more = f"; and {len(live) - 6} more" if len(live) > 6 else ""
         raise CapacityError(
