@@ -25,7 +25,7 @@ from opentrn.neuroncore.source import caller
 from opentrn.neuroncore.tensor import NkiTensor
 
 __all__ = [
-    "ANY", "HBM", "ON_CHIP", "PSUM", "SBUF", "SCALAR", "Engine", "In", "Instruction", "Issue", "NkiInstruction", "Out",
+    "ANY", "HBM", "ON_CHIP", "PSUM", "SBUF", "SCALAR", "Engine", "In", "Instruction", "Issue", "NkiInstruction", "Out", "OutTensors",
     "Plan", "Scalar", "Static", "Tensors", "Value", "instruction", "instructions",
 ]  # fmt: skip
 
@@ -89,6 +89,10 @@ class Scalar(Parameter):
 
 class Tensors(Parameter):
     """A list of tensors that the instruction reads."""
+
+
+class OutTensors(Tensors):
+    """A list of tensors that the instruction writes."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,7 @@ class Plan:
         self.operands = operands
         self.layouts = layouts
         self.arity = arity
-        self.watched = reads + tuple(p for p in writes if declared.names[p] in declared.keeps)
+        self.watched = reads + tuple(p for p in writes if self.operand_name(p) in declared.keeps)
         self.indirect = any(layout.indirect for layout in layouts)
         self.flow = declared.flow
         self.place = declared.place
@@ -243,7 +247,7 @@ class Instruction:
         self.normalise: Callable[[dict[str, Any]], None] | None = _static(declaration, "normalise")
         self.kinds = tuple(type(p) for p in self.operands.values())
         self.names = tuple(self.operands)
-        self.list_name = next((n for n, p in self.operands.items() if type(p) is Tensors), "")
+        self.list_name = next((n for n, p in self.operands.items() if isinstance(p, Tensors)), "")
         self.call = _build_call(self)
 
     def plan(self, core: machine.Core, args: tuple) -> Plan:
@@ -267,10 +271,11 @@ class Instruction:
             if kind is Value:
                 fields[name] = SCALAR if value is not None else None
                 continue
-            if kind is Tensors:
+            if issubclass(kind, Tensors):
                 found = fields[name] = tuple(self._tensor(name, parameter, t) for t in value)
-                reads.extend(range(trailing, trailing + len(found)))
-                layouts_r.extend(found)
+                into = kind is OutTensors
+                (writes if into else reads).extend(range(trailing, trailing + len(found)))
+                (layouts_w if into else layouts_r).extend(found)
                 trailing += len(found)
                 continue
             if value is None and (parameter.default is None or parameter.optional):
@@ -377,7 +382,7 @@ def _build_call(declared: Instruction) -> Callable[..., Any]:
             key.append(name)
         elif kind is Value:
             key.append(f"{name} is None")
-        elif kind is Tensors:
+        elif issubclass(kind, Tensors):
             key.append(f"tuple([t.layout for t in {name}])")
         elif kind is Scalar:
             key.append(f"({name}.layout if type({name}) is _T else None if {name} is None else _SCALAR)")
@@ -389,7 +394,7 @@ def _build_call(declared: Instruction) -> Callable[..., Any]:
     pre = f"    {names}, = _normalise(({names},))\n" if declared.normalise is not None else ""
     if declared.normalise is not None:
         env["_normalise"] = declared.normalise
-    lists = "".join(f", *{n}" for n, p in declared.operands.items() if type(p) is Tensors)
+    lists = "".join(f", *{n}" for n, p in declared.operands.items() if isinstance(p, Tensors))
     source = (
         f"def {declared.name}({', '.join(signature)}, name=None):\n"
         f"    core = _state.core\n{pre}"
@@ -422,7 +427,7 @@ def _slow_plan(declared: Instruction, args: tuple) -> tuple[machine.Core, Plan, 
         plan = declared.plan(core, fixed)
         core.plans[key] = plan
     for kind, value in zip(declared.kinds, fixed[: len(declared.kinds)], strict=True):
-        if kind is Tensors:
+        if issubclass(kind, Tensors):
             fixed = (*fixed, *value)
     return core, plan, fixed
 
@@ -435,7 +440,7 @@ def plan_key(declared: Instruction, args: tuple) -> tuple:
             key.append(value)
         elif kind is Value:
             key.append(value is None)
-        elif kind is Tensors:
+        elif issubclass(kind, Tensors):
             key.append(tuple([t.layout for t in value]))
         elif isinstance(value, NkiTensor):
             key.append(value.layout)
@@ -455,7 +460,7 @@ def _standard(declared: Instruction, name: str, parameter: Parameter, value: Any
         except TypeError:
             raise ValidationError(f"{declared.name}: {name}={value!r} is not a compile-time constant", caller()) from None
         return value
-    if type(parameter) is Tensors:
+    if isinstance(parameter, Tensors):
         return tuple(value) if isinstance(value, (list, tuple)) else (value,)
     return value
 

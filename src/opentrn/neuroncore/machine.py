@@ -53,7 +53,7 @@ class Core:
     def __init__(
         self, core: Any, *, program_id: Sequence[int] = (), grid: Sequence[int] = (), execute: bool = True,
         recorder: Recorder | None = None, group: Any = None, index: int = 0, uninitialized: str = "error",
-        assume: Any = None,
+        assume: Any = None, communicator: Any = None,
     ) -> None:  # fmt: skip
         self.hardware = core
         self.program_id = tuple(program_id)
@@ -64,12 +64,14 @@ class Core:
         self.index = index
         self.uninitialized = uninitialized
         self._assume = assume
+        self.communicator = communicator
         self.precise = precise_fp()
         self.plans, self._plan_list = _plan_table(core, self.precise)
         self.count = 0
         self.allocations: list[Allocation] = []
-        self.vector_accumulator: np.ndarray | None = None
-        self.scalar_accumulator: np.ndarray | None = None
+        self.vector_accumulator: Any = None
+        self.scalar_accumulator: Any = None
+        self.lane = 0  # partition of the first lane of the instruction that runs, where its registers matter
         self.random: dict[str, Any] = {}
         self.findings: list[Any] = []
         self.no_reorder_depth = 0

@@ -56,6 +56,7 @@ class Session:
         uninitialized: ``"error"``, ``"warn"`` or ``"ignore"``: what a use of memory never written does.
         assume: value of registers that a run without values would load, or a function of where one is loaded from
             (text) to it; None stops at the first loop or address that needs one.
+        communicator: connects the kernel's collectives with other ranks (``neuroncore.isa.collectives.Communicator``).
         on_launch: called with every finished Launch.
     """
 
@@ -66,6 +67,7 @@ class Session:
     launches: list[Launch] = field(default_factory=list)
     on_launch: Callable[[Launch], None] | None = None
     assume: int | Callable[[str], int | None] | None = None
+    communicator: Any = None
 
 
 _sessions: list[Session] = [Session(uninitialized=os.environ.get("OPENTRN_UNINITIALIZED", "error"))]
@@ -152,6 +154,7 @@ def _core(record: Any, settings: Session, program_id: tuple[int, ...], grid: tup
     return Core(
         record, program_id=program_id, grid=grid, execute=settings.execute, recorder=recorder, group=group, index=index,
         uninitialized=settings.uninitialized, assume=settings.assume,
+        communicator=settings.communicator,
     )  # fmt: skip
 
 
