@@ -31,7 +31,7 @@ _TEMPLATE = Path(__file__).with_name("page.html")
 def page(profiles: list[Profile], title: str) -> str:
     """The page for all launches of a run."""
     data = {"title": title, "version": __version__, "launches": [_launch(p) for p in profiles]}
-    text = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
+    text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
     template = _TEMPLATE.read_text()
     return template.replace("{{title}}", html.escape(title)).replace("{{data}}", text)
 
