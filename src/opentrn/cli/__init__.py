@@ -24,7 +24,7 @@ _VERBS = {
     "plan": "Choose a parallel layout for a training job.",
     "launch": "Run a distributed script on simulated chips.",
     "collectives": "Time collectives on a topology.",
-    "claims": "Check the project's own claims.",
+    "claims": "Re-derive what vendors and the press claim.",
     "serve": "Serve a model over HTTP on a simulated chip.",
     "chips": "Show cores, chips, instances and where each figure comes from.",
 }

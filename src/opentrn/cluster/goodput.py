@@ -98,7 +98,7 @@ def closed_form(
 ) -> Goodput:
     """Daly's expected efficiency with the best (or a given) time between checkpoints.
 
-    `checkpoint_gb` is the whole state that is saved, `checkpoint_s` overrides how long that takes; training waits for it.
+    `checkpoint_gb` is the whole state that is saved, `checkpoint_s` overrides how long that takes; training waits.
     """
     figures = figures or reliability()
     mtbf = figures.job_mtbf_s(num_chips, num_nodes)
@@ -127,8 +127,15 @@ def monte_carlo(
 ) -> Goodput:
     """The same by simulating `num_runs` jobs of `days` each, failure by failure; reproducible by `seed`."""
     figures = figures or reliability()
-    base = closed_form(num_chips, num_nodes, checkpoint_gb, num_spares=num_spares, interval_s=interval_s,
-                       checkpoint_s=checkpoint_s, figures=figures)
+    base = closed_form(
+        num_chips,
+        num_nodes,
+        checkpoint_gb,
+        num_spares=num_spares,
+        interval_s=interval_s,
+        checkpoint_s=checkpoint_s,
+        figures=figures,
+    )
     rng = np.random.default_rng(seed)
     horizon = days * 86400.0
     fractions = np.array([_one_run(rng, base, figures, num_spares, horizon) for _ in range(num_runs)])

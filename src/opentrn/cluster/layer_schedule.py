@@ -103,7 +103,7 @@ def layer_times(
     attention, feed_forward = layer_operators(stack, part, encoder_tokens)
     forward = _Program(times, collectives)
     _forward(forward, stack, part, attention, feed_forward)
-    recompute = _recompute_us(layout.recompute, forward, attention, part, times)
+    recompute = _recompute_us(layout.recompute, forward, (*attention, *feed_forward), part, times)
 
     both = _Program(times, collectives)
     _backward(both, stack, part, attention, feed_forward, weight_gradients=not part.frozen_weights)
@@ -126,16 +126,31 @@ def layer_times(
     )
 
 
+# Operators with an activation function, whose results the selective policy computes again.
+_ACTIVATED = ("up", "experts_up", "shared_up")
+
+
 def _recompute_us(
-    policy: str, forward: _Program, attention: Sequence[Operator], part: Sharding, times: OperatorTimes
+    policy: str, forward: _Program, operators: Sequence[Operator], part: Sharding, times: OperatorTimes
 ) -> float:
-    """Extra forward work in backward. Flash attention recomputes its scores in its own backward, so the selective
-    policy costs something only where scores are materialised."""
+    """Extra forward work in backward.
+
+    The full policy repeats the layer, collectives included. The selective policy repeats norms, activation functions
+    and materialised scores; flash attention recomputes its scores in its own backward anyway.
+    """
+    if policy == "none":
+        return 0.0
     if policy == "full":
         return forward.duration_us
-    if policy == "selective" and part.attention != "flash":
-        return sum(times.time_us(op) for op in attention if op.is_attention)
-    return 0.0
+    total = 0.0
+    for op in operators:
+        if op.name in ("norm", "cross_norm") or (op.is_attention and part.attention != "flash"):
+            total += times.time_us(op)
+        elif op.name in _ACTIVATED:
+            total += times.time_us(
+                Operator("activation", sbuf_elements=op.sbuf_elements, scalar_elements=op.scalar_elements)
+            )
+    return total
 
 
 def _width_bytes(stack: Stack, part: Sharding) -> float:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from opentrn.cluster.operators import Gemm, Operator
-from opentrn.hardware import Chip
+from opentrn.hardware import Chip, Gpu
 
-__all__ = ["EngineTimes", "OperatorTimes", "RooflineTimes"]
+__all__ = ["EngineTimes", "OperatorTimes", "RooflineTimes", "training_peak_tflops"]
 
 
 class OperatorTimes(Protocol):
@@ -31,6 +31,17 @@ class EngineTimes:
     vector_us: float
     scalar_us: float
     hbm_us: float
+
+
+def training_peak_tflops(chip: Chip | Gpu, dtype: str) -> float:
+    """Published dense peak of a chip at a training type, in TFLOP/s.
+
+    "fp8" is the fastest 8-bit float that the chip has (MXFP8 on Trainium3), and bf16 on chips without any.
+    """
+    if dtype != "fp8":
+        return chip.peak_tflops(dtype)
+    eight_bit = [chip.get(name) for name in ("peak_fp8_tflops", "peak_mxfp8_tflops")]
+    return max((peak for peak in eight_bit if peak), default=chip.peak_tflops("bf16"))
 
 
 class RooflineTimes:
@@ -57,7 +68,7 @@ class RooflineTimes:
         core = chip.core
         self._rows, self._columns = core.pe_num_rows, core.pe_num_columns
         # Cycles of a matrix product at a dtype, against bf16, follow the published peaks.
-        self._dtype_factor = chip.peak_tflops("bf16") / chip.peak_tflops(dtype)
+        self._dtype_factor = chip.peak_tflops("bf16") / training_peak_tflops(chip, dtype)
         self._tensor_cycles_per_us = core.tensor_clock_ghz * 1e3 * cores_per_rank
         self._min_moving = core.get("pe_matmul_min_interval_cycles", 64)
         self._max_moving = core.gemm_moving_fmax

@@ -70,7 +70,7 @@ class Sharding:
     `micro_batch` samples of `seq_len` tokens; `tp` splits heads and feed-forward width, `cp` the tokens of a sample,
     `ep` the experts; with `sp` the token-wise work between the split matrices is split over `tp` too.
     `attention` is "flash" (tiles of the score matrix stay on chip) or "materialised" (scores go through HBM and the
-    masked half is computed). `element_bytes` is the width of an activation.
+    masked half is computed). `element_bytes` is the width of an activation; `quantised` products take 8-bit operands.
     """
 
     micro_batch: int
@@ -83,6 +83,7 @@ class Sharding:
     element_bytes: int = 2
     frozen_weights: bool = False
     expert_imbalance: float = 1.0
+    quantised: bool = False
 
     def tokens(self, stack: Stack) -> float:
         """Tokens of a micro-batch on one rank as the core sees them.
@@ -288,7 +289,17 @@ def layer_operators(stack: Stack, part: Sharding, encoder_tokens: float = 0.0) -
         ]
     feed_forward = [_norm(stack, between, "norm"), *_feed_forward(stack, part, tokens)]
     feed_forward.append(Operator("residual", sbuf_elements=residual))
+    if part.quantised:
+        attention, feed_forward = [_quantised(op) for op in attention], [_quantised(op) for op in feed_forward]
     return attention, feed_forward
+
+
+def _quantised(operator: Operator) -> Operator:
+    """A product of 8-bit operands converts its activations first: one more pass over them."""
+    if not operator.trains:
+        return operator
+    inputs = sum(gemm.m * gemm.k * gemm.count for gemm in operator.gemms)
+    return replace(operator, sbuf_elements=operator.sbuf_elements + inputs)
 
 
 def backward(operator: Operator) -> tuple[Operator, Operator | None]:

@@ -2,7 +2,7 @@
 
 Every layout that divides the job is considered. Layouts over the memory limit are dropped; the rest are taken in order
 of a lower bound on their step, and simulated until the next bound is above the worst of the best found: what is left
-cannot be better. Shards of the space run in this process, in local processes or on a Ray cluster, through one interface.
+cannot be better. Shards of the space run in this process, in local processes or on a Ray cluster, by one interface.
 """
 
 import hashlib
@@ -169,8 +169,8 @@ def search(
     table = enumerate_layouts(job, machine) if table is None else table
     if not len(table):
         raise OpenTrnError(
-            f"no layout of {job.model.name} divides {machine.num_ranks} ranks with a global batch of {job.global_batch} "
-            f"samples; choose a batch that is a multiple of more of the divisors of {machine.num_ranks}"
+            f"no layout of {job.model.name} divides {machine.num_ranks} ranks with a global batch of "
+            f"{job.global_batch} samples; choose a batch that shares more divisors with {machine.num_ranks}"
         )
     limit = machine.memory_gib_per_rank
     needed = memory_table(job, machine, table).total / GIB
@@ -278,8 +278,8 @@ def _fits_nowhere(job: Job, on: Machine, table: LayoutTable, needed: np.ndarray)
     parts = memory_table(job, on, table.take(np.array([closest]))).parts(0)
     largest = ", ".join(f"{name} {gib:.1f}" for name, gib in sorted(parts.items(), key=lambda p: -p[1])[:3])
     message = (
-        f"{job.model.name} fits nowhere on {on.num_chips} chips of {on.name}: the closest layout ({table.layout(closest)}) "
-        f"needs {needed[closest]:.1f} GiB a rank ({largest}) of {on.memory_gib_per_rank:.1f}"
+        f"{job.model.name} fits nowhere on {on.num_chips} chips of {on.name}: the closest layout "
+        f"({table.layout(closest)}) needs {needed[closest]:.1f} GiB a rank ({largest}) of {on.memory_gib_per_rank:.1f}"
     )
     count = on.num_chips
     for _ in range(10):

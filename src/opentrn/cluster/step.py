@@ -175,6 +175,7 @@ class StepModel:
             job.software.attention,
             4 if job.dtype == "fp32" else 2,
             frozen_weights=job.tuning == "lora",
+            quantised=job.dtype == "fp8",
         )
 
     def _layer_times(self, key: tuple[int, ...]) -> list[LayerTimes]:

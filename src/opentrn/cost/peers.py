@@ -1,8 +1,8 @@
 """Peer GPUs by roofline with published measured efficiency.
 
 The step of a peer is not simulated: its speed is the peak of the GPU times an efficiency that somebody measured and
-published for training on it (`gpu_efficiency.csv`). The runs nearest in size, kind (dense or mixture of experts) and number
-format are taken; every step away from the asked configuration is an assumption that the result carries.
+published for training on it (`gpu_efficiency.csv`). The runs nearest in size, kind (dense or mixture of experts) and
+number format are taken; every step away from the asked configuration is an assumption that the result carries.
 """
 
 import csv
@@ -126,8 +126,8 @@ def _candidates(device: Gpu, dtype: str, sparse: bool) -> tuple[list[MeasuredRun
                     )
                 if used != dtype:
                     assumptions.append(
-                        f"no {kinds[kind]} training in {dtype} on {device.title} was published; the part of the peak that "
-                        f"{used} reaches stands in"
+                        f"no {kinds[kind]} training in {dtype} on {device.title} was published; the part of the peak "
+                        f"that {used} reaches stands in"
                     )
                 if kind != sparse:
                     assumptions.append(

@@ -1,7 +1,7 @@
-"""What an hour of a chip costs: list prices with their dates, the user's own, and a stated range where none is published.
+"""What an hour of a chip costs: list prices with dates, the user's own, and a stated range where none is published.
 
-The list is `hardware/prices.toml` or a file of the user's. A price that is old is used with a dated warning; a price that
-nobody has published becomes a range derived from the nearest listed generation, and says so.
+The list is `hardware/prices.toml` or a file of the user's. A price that is old is used with a dated warning; a price
+that nobody has published becomes a range derived from the nearest listed generation, and says so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ class ChipPrice:
     basis: str
     low: float
     high: float
-    date: date | None = None
+    as_of: date | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -47,8 +47,10 @@ def parse_override(text: str) -> tuple[str, float]:
 
 
 def common_kind(units: Sequence[Instance | Rack], catalogue: Path | None = None) -> str | None:
-    """The way of buying that all listed hardware shares, preferring capacity blocks (how Trainium2 is sold); None if there
-    is none. Hardware without any list price does not vote."""
+    """The way of buying that all listed hardware shares, preferring capacity blocks (how Trainium2 is sold).
+
+    None if they share none. Hardware without any list price does not vote.
+    """
     listed = [{p.kind for p in _listed(unit, catalogue)} for unit in units]
     listed = [kinds for kinds in listed if kinds]
     shared = set.intersection(*listed) if listed else set()
@@ -120,7 +122,8 @@ def _staleness(price: Price, today: date | None) -> list[str]:
     if age <= STALE_DAYS:
         return []
     return [
-        f"price of {price.instance} is dated {price.date}, {age} days ago; check it and give --price {price.instance}=USD"
+        f"price of {price.instance} is dated {price.date}, {age} days ago; check it and give --price "
+        f"{price.instance}=USD"
     ]
 
 
@@ -143,7 +146,7 @@ def _estimated(unit: Instance | Rack, catalogue: Path | None, kind: str | None, 
         basis += f": from the same price a chip ({low:.2f} USD/h) to the same price an FP8 FLOP ({high:.2f})"
     else:
         basis += ": the same price a chip is taken"
-    return ChipPrice(middle, "estimated", "estimated", basis, low, high, base.date, base.warnings)
+    return ChipPrice(middle, "estimated", "estimated", basis, low, high, base.as_of, base.warnings)
 
 
 def _peak_fp8(chip: Chip | Gpu) -> float:

@@ -67,7 +67,9 @@ class RackPower:
         return self.it + self.facility
 
     def rows(self) -> list[tuple[str, Watts]]:
-        return [(name, getattr(self, name)) for name in ("chips", "links", "hosts", "cooling", "conversion", "facility")]
+        return [
+            (name, getattr(self, name)) for name in ("chips", "links", "hosts", "cooling", "conversion", "facility")
+        ]
 
 
 @cache

@@ -56,7 +56,9 @@ def simulate_cooling(
     speed) or "quiet" (at 40 %). Raises OpenTrnError for values outside their meaning.
     """
     if cooling not in ("air", "liquid") or policy not in POLICIES:
-        raise OpenTrnError(f"cooling is air or liquid and the policy one of {', '.join(POLICIES)}, got {cooling!r}, {policy!r}")
+        raise OpenTrnError(
+            f"cooling is air or liquid and the policy one of {', '.join(POLICIES)}, got {cooling!r}, {policy!r}"
+        )
     if not 0.0 <= activity <= 1.0 or seconds < 1:
         raise OpenTrnError(f"activity must lie in 0..1 and seconds be positive, got {activity:g} and {seconds}")
     f = power_figures()
@@ -135,7 +137,15 @@ def what_if(chip: Chip | Gpu, activity: float) -> list[CoolingOption]:
             run = simulate_cooling(chip, activity, cooling=cooling, policy=policy)
             watts, mover = run.settled(run.chip_w), run.settled(run.mover_w)
             options.append(
-                CoolingOption(cooling, policy, run.settled(run.junction_c), run.settled(run.flow), run.speed, watts, mover,
-                              (watts + mover) * (pue - 1.0))
+                CoolingOption(
+                    cooling,
+                    policy,
+                    run.settled(run.junction_c),
+                    run.settled(run.flow),
+                    run.speed,
+                    watts,
+                    mover,
+                    (watts + mover) * (pue - 1.0),
+                )
             )
     return options
