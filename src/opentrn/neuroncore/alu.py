@@ -1,4 +1,4 @@
-"""The arithmetic of the compute engines: operators, activation functions, and conversion between types.
+"""The operators of the compute engines' arithmetic units.
 
 Vector, Scalar and GpSimd compute in float32 whatever the operands' types; bit-vector operators work on integers as they
 stand. The callables that a kernel passes as ``op`` (``nl.add``, ``np.add``) are matched by name.
@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from opentrn.neuroncore.activations import activation_function
+from opentrn.neuroncore.convert import as_float32
+
 __all__ = ["Operator", "activation_function", "as_float32", "operator", "operators"]
 
 Function = Callable[..., np.ndarray]
@@ -23,7 +26,7 @@ class Operator:
 
     Attributes:
         name: as in ``nki.language``.
-        function: on float32 arrays, or integers for bit-vector operators; ``None`` for ``bypass``.
+        function: ``f(a, b, out=None)`` on float32 arrays, or on integers for bit-vector operators; unary ones ignore ``b``.
         bitvec: works on bit patterns of integers, without conversion.
         unary: takes no second operand.
         reduction: NumPy ufunc for use as a reduction, where the hardware allows one.
@@ -39,46 +42,66 @@ class Operator:
     identity: float = 0.0
     logical: bool = False
 
-
-def as_float32(array: Any) -> Any:
-    """Values as the engines see them; float32 arrays and numbers pass unchanged."""
-    if type(array) is not np.ndarray:
-        return np.float32(array) if not isinstance(array, np.generic) else array.astype(np.float32)
-    return array if array.dtype == np.float32 else array.astype(np.float32)
+    @property
+    def comparison(self) -> bool:
+        """Whether it compares two numbers."""
+        return self.name in _COMPARISONS
 
 
-def _shift_left(a: np.ndarray, b: Any) -> np.ndarray:
-    return np.left_shift(a, np.asarray(b).astype(a.dtype))
+_COMPARISONS = ("equal", "not_equal", "greater_equal", "greater", "less_equal", "less")
 
 
-def _shift_right(a: np.ndarray, b: Any) -> np.ndarray:
+def _shift_left(a: np.ndarray, b: Any, out: np.ndarray | None = None) -> np.ndarray:
+    """Shift on the bit pattern; a shift by the width or more leaves nothing."""
+    unsigned = np.dtype(f"u{a.dtype.itemsize}")
+    return np.left_shift(a.view(unsigned), np.asarray(b).astype(unsigned)).view(a.dtype)
+
+
+def _shift_right(a: np.ndarray, b: Any, out: np.ndarray | None = None) -> np.ndarray:
     """Logical shift: zeros enter from the left whatever the sign."""
     unsigned = np.dtype(f"u{a.dtype.itemsize}")
     return np.right_shift(a.view(unsigned), np.asarray(b).astype(unsigned)).view(a.dtype)
 
 
-def _logical(function: np.ufunc) -> Function:
-    return lambda a, b: function(a != 0, b != 0)
+def _abs_max(a: Any, b: Any, out: np.ndarray | None = None) -> Any:
+    """The operand of larger magnitude, with its sign; ``b`` where they tie."""
+    return _bypass(np.where(np.abs(a) > np.abs(b), a, b), out=out)
 
 
-def _abs_max(a: Any, b: Any) -> Any:
-    return np.maximum(np.abs(a), np.abs(b))
+def _abs_min(a: Any, b: Any, out: np.ndarray | None = None) -> Any:
+    """The operand of smaller magnitude, with its sign; ``b`` where they tie."""
+    return _bypass(np.where(np.abs(a) < np.abs(b), a, b), out=out)
 
 
-def _abs_min(a: Any, b: Any) -> Any:
-    return np.minimum(np.abs(a), np.abs(b))
+def _abs(a: Any, b: Any = None, out: np.ndarray | None = None) -> Any:
+    return np.abs(a, out=out)
 
 
-def _rsqrt(a: Any, b: Any = None) -> Any:
-    return np.float32(1) / np.sqrt(a)
+def _square(a: Any, b: Any = None, out: np.ndarray | None = None) -> Any:
+    return np.multiply(a, a, out=out)
 
 
-def _reciprocal(a: Any, b: Any = None) -> Any:
-    return np.float32(1) / a
+def _rsqrt(a: Any, b: Any = None, out: np.ndarray | None = None) -> Any:
+    return np.divide(np.float32(1), np.sqrt(a, out=out), out=out)
 
 
-def _relu(a: Any, b: Any = None) -> Any:
-    return np.maximum(a, np.float32(0))
+def _reciprocal(a: Any, b: Any = None, out: np.ndarray | None = None) -> Any:
+    return np.divide(np.float32(1), a, out=out)
+
+
+def _relu(a: Any, b: Any = None, out: np.ndarray | None = None) -> Any:
+    return np.maximum(a, np.float32(0), out=out)
+
+
+def _bypass(a: Any, b: Any = None, out: np.ndarray | None = None) -> Any:
+    if out is None or out is a:
+        return a
+    out[...] = a
+    return out
+
+
+def _invert(a: Any, b: Any = None, out: np.ndarray | None = None) -> Any:
+    return np.invert(a)
 
 
 _OPERATORS = (
@@ -100,16 +123,16 @@ _OPERATORS = (
     Operator("greater", np.greater, logical=True),
     Operator("less_equal", np.less_equal, logical=True),
     Operator("less", np.less, logical=True),
-    Operator("logical_and", _logical(np.logical_and), logical=True, identity=1.0),
-    Operator("logical_or", _logical(np.logical_or), logical=True),
-    Operator("logical_xor", _logical(np.logical_xor), logical=True),
-    Operator("abs", lambda a, b=None: np.abs(a), unary=True),
-    Operator("square", lambda a, b=None: np.square(a), unary=True),
+    Operator("logical_and", np.logical_and, reduction=np.logical_and, logical=True, identity=1.0),
+    Operator("logical_or", np.logical_or, reduction=np.logical_or, logical=True),
+    Operator("logical_xor", np.logical_xor, reduction=np.logical_xor, logical=True),
+    Operator("abs", _abs, unary=True),
+    Operator("square", _square, unary=True),
     Operator("relu", _relu, unary=True),
     Operator("rsqrt", _rsqrt, unary=True),
     Operator("reciprocal", _reciprocal, unary=True),
-    Operator("bypass", lambda a, b=None: a, unary=True),
-    Operator("invert", lambda a, b=None: np.invert(a), bitvec=True, unary=True),
+    Operator("bypass", _bypass, unary=True),
+    Operator("invert", _invert, bitvec=True, unary=True),
     Operator("bitwise_and", np.bitwise_and, bitvec=True, reduction=np.bitwise_and, identity=-1),
     Operator("bitwise_or", np.bitwise_or, bitvec=True, reduction=np.bitwise_or),
     Operator("bitwise_xor", np.bitwise_xor, bitvec=True, reduction=np.bitwise_xor),
@@ -124,6 +147,7 @@ _BY_NAME.update(
         "absolute": _BY_NAME["abs"], "sum": _BY_NAME["add"], "prod": _BY_NAME["multiply"], "mult": _BY_NAME["multiply"],
         "bitwise_not": _BY_NAME["invert"], "remainder": _BY_NAME["mod"], "copy": _BY_NAME["bypass"],
         "amax": _BY_NAME["maximum"], "amin": _BY_NAME["minimum"], "pow": _BY_NAME["power"], "float_power": _BY_NAME["power"],
+        "mean": _BY_NAME["average"],
     }
 )  # fmt: skip
 
@@ -133,96 +157,6 @@ def operators() -> tuple[Operator, ...]:
     return _OPERATORS
 
 
-def _name_of(op: Any) -> str:
-    return op if isinstance(op, str) else getattr(op, "__name__", str(op))
-
-
 def operator(op: Any) -> Operator | None:
     """The operator that ``op`` (a function of ``nki.language``, a NumPy ufunc or a name) stands for."""
-    return _BY_NAME.get(_name_of(op))
-
-
-# Activation functions of the Scalar engine, on float32 arrays.
-
-_SQRT_2 = np.float32(np.sqrt(2.0))
-_TANH_SCALE = np.float32(np.sqrt(2.0 / np.pi))
-
-
-def _erf(x: np.ndarray) -> np.ndarray:
-    """Error function; rational approximation of Numerical Recipes' erfc, relative error below 1.2e-7."""
-    z = np.abs(x)
-    t = np.float32(1) / (np.float32(1) + np.float32(0.5) * z)
-    coefficients = (0.17087277, -0.82215223, 1.48851587, -1.13520398, 0.27886807, -0.18628806, 0.09678418, 0.37409196,
-                    1.00002368, -1.26551223)  # fmt: skip
-    poly = np.zeros_like(t)
-    for c in coefficients:
-        poly = poly * t + np.float32(c)
-    tail = t * np.exp(-z * z + poly)
-    return np.where(x >= 0, np.float32(1) - tail, tail - np.float32(1)).astype(np.float32)
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return np.float32(1) / (np.float32(1) + np.exp(-x))
-
-
-def _softplus(x: np.ndarray) -> np.ndarray:
-    return np.logaddexp(x, np.float32(0))
-
-
-def _gelu_tanh(x: np.ndarray) -> np.ndarray:
-    return np.float32(0.5) * x * (1 + np.tanh(_TANH_SCALE * (x + np.float32(0.044715) * x * x * x)))
-
-
-def _gelu_dx(x: np.ndarray) -> np.ndarray:
-    density = np.exp(np.float32(-0.5) * x * x) * np.float32(1 / np.sqrt(2 * np.pi))
-    return np.float32(0.5) * (1 + _erf(x / _SQRT_2)) + x * density
-
-
-def _sigmoid_gate_dx(x: np.ndarray, slope: float) -> np.ndarray:
-    s = _sigmoid(np.float32(slope) * x)
-    return s + np.float32(slope) * x * s * (1 - s)
-
-
-def _sin_without_reduction(x: np.ndarray) -> np.ndarray:
-    """sin inside [-pi, pi]; outside, the cubic that the engine's last polynomial piece extrapolates to."""
-    inside = np.abs(x) <= np.float32(np.pi)
-    # Near +-pi the sine is -(d - d^3/6) with d the distance from the edge: the third-order expansion continued outwards.
-    edge = np.where(x >= 0, np.float32(np.pi), np.float32(-np.pi))
-    d = x - edge
-    return np.where(inside, np.sin(x), -(d - d * d * d / np.float32(6))).astype(np.float32)
-
-
-_ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "copy": lambda x: x,
-    "identity": lambda x: x,
-    "square": np.square,
-    "sigmoid": _sigmoid,
-    "relu": lambda x: np.maximum(x, np.float32(0)),
-    "gelu": lambda x: np.float32(0.5) * x * (1 + _erf(x / _SQRT_2)),
-    "gelu_dx": _gelu_dx,
-    "gelu_apprx_tanh": _gelu_tanh,
-    "gelu_apprx_sigmoid": lambda x: x * _sigmoid(np.float32(1.702) * x),
-    "gelu_apprx_sigmoid_dx": lambda x: _sigmoid_gate_dx(x, 1.702),
-    "silu": lambda x: x * _sigmoid(x),
-    "silu_dx": lambda x: _sigmoid_gate_dx(x, 1.0),
-    "tanh": np.tanh,
-    "softplus": _softplus,
-    "mish": lambda x: x * np.tanh(_softplus(x)),
-    "erf": _erf,
-    "erf_dx": lambda x: np.float32(2 / np.sqrt(np.pi)) * np.exp(-x * x),
-    "exp": np.exp,
-    "log": np.log,
-    "sin": _sin_without_reduction,
-    "arctan": np.arctan,
-    "sqrt": np.sqrt,
-    "rsqrt": _rsqrt,
-    "reciprocal": _reciprocal,
-    "sign": np.sign,
-    "abs": np.abs,
-    "absolute": np.abs,
-}
-
-
-def activation_function(op: Any) -> Callable[[np.ndarray], np.ndarray] | None:
-    """The Scalar-engine function that ``op`` stands for (``prelu`` apart, which takes a slope)."""
-    return _ACTIVATIONS.get(_name_of(op))
+    return _BY_NAME.get(op if isinstance(op, str) else getattr(op, "__name__", str(op)))

@@ -208,19 +208,36 @@ class Plan:
         return f"<Plan {self.instruction.name} on {self.engine.name}: {', '.join(map(repr, self.layouts))}>"
 
 
-class NkiInstruction:
+class NkiInstruction(tuple):
     """Handle of an issued instruction, for scheduling dependencies."""
 
-    __slots__ = ("core", "index")
-
-    def __init__(self, core: Any, index: int) -> None:
-        self.core = core
-        self.index = index
+    # A tuple (core, position, loops around it), because one is made at every call and a tuple is the cheapest object.
+    __slots__ = ()
 
     def depends_on(self, *producers: NkiInstruction) -> NkiInstruction:
-        """Make this instruction wait until every producer has completed; returns itself."""
+        """Make this instruction wait until every producer has completed; returns itself.
+
+        Raises:
+            ValidationError: a producer is no instruction, runs on another core or later, or is in a device loop that this
+                instruction is not in.
+        """
+        core, index, loops = self
         for producer in producers:
-            self.core.add_dependency(producer.index, self.index)
+            if not isinstance(producer, NkiInstruction):
+                raise ValidationError(
+                    f"depends_on({producer!r}): a producer is what an instruction of nki.isa returned", caller()
+                )
+            if producer[0] is not core:
+                raise ValidationError("depends_on: the producer runs on another core; use nisa.core_barrier", caller())
+            if producer[1] >= index:
+                raise ValidationError("depends_on: the producer is issued after its consumer, which would wait for ever", caller())
+            if producer[2] != loops[: len(producer[2])]:
+                raise ValidationError(
+                    "depends_on: producer and consumer are in different device loops, so the wait would fire at the wrong "
+                    "time; both must be in one loop, or the producer outside",
+                    caller(),
+                )
+            core.add_dependency(producer[1], index)
         return self
 
 
@@ -386,7 +403,7 @@ def _build_call(declared: Instruction) -> Callable[..., Any]:
             key.append(f"tuple([t.layout for t in {name}])")
         elif kind is Scalar:
             key.append(f"({name}.layout if type({name}) is _T else None if {name} is None else _SCALAR)")
-        elif default is None:
+        elif default is None or parameter.optional:
             key.append(f"(None if {name} is None else {name}.layout)")
         else:
             key.append(f"{name}.layout")
@@ -404,7 +421,7 @@ def _build_call(declared: Instruction) -> Callable[..., Any]:
         + f"        plan = core.plans[_declared, {', '.join(key)}]\n"
         f"    except (KeyError, AttributeError, TypeError):\n"
         f"        core, plan, args = _slow(_declared, ({names},))\n"
-        f"    return _Handle(core, core.issue(plan, args, name))\n"
+        f"    return _Handle((core, core.issue(plan, args, name), core.loops))\n"
     )
     exec(compile(source, f"<opentrn isa {declared.name}>", "exec"), env)  # noqa: S102
     call = env[declared.name]
@@ -444,7 +461,7 @@ def plan_key(declared: Instruction, args: tuple) -> tuple:
             key.append(tuple([t.layout for t in value]))
         elif isinstance(value, NkiTensor):
             key.append(value.layout)
-        elif value is None and (kind is Scalar or parameter.default is None):
+        elif value is None and (kind is Scalar or parameter.default is None or parameter.optional):
             key.append(None)
         else:
             key.append(SCALAR)

@@ -34,6 +34,8 @@ class _State(threading.local):
     """The core that this thread drives."""
 
     core: Any = None
+    outside: tuple[str, Any] | None = None
+    """(chip, core) for calls outside a kernel."""
 
 
 state = _State()
@@ -75,7 +77,8 @@ class Core:
         self.random: dict[str, Any] = {}
         self.findings: list[Any] = []
         self.no_reorder_depth = 0
-        self.loops: list[Any] = []
+        self.loops: tuple[Any, ...] = ()  # the device loops that the kernel is in
+        self._settled = 0
         self._arenas: dict[MemoryRegion, np.ndarray] = {}
         self._shapes: dict[tuple, tuple] = {}
 
@@ -107,11 +110,12 @@ class Core:
         frame = sys._getframe(1)
         while is_ours(frame.f_code) and frame.f_back is not None:
             frame = frame.f_back
+        allocations = self.allocations
         allocation = Allocation(
-            len(self.allocations), layout.region, num_partitions, chip_bytes, name, (frame.f_code, frame.f_lasti),
+            len(allocations), layout.region, num_partitions, chip_bytes, name, (frame.f_code, frame.f_lasti),
             address, layout.dtype, layout.shape,
         )  # fmt: skip
-        self.allocations.append(allocation)
+        allocations.append(allocation)
         if layout.region is MemoryRegion.shared_hbm and self.group is not None:
             storage = self.group.shared(self, allocation, layout, host, free_bytes)
         else:
@@ -215,15 +219,15 @@ class Core:
             args = plan.place(plan, args)
         if plan.indirect:
             plan, args = self._resolve_indices(plan, args, index)
-        for position in plan.operands:
-            tensor = args[position]
-            allocation = tensor.storage.allocation
-            allocation.last_use = index
-            if allocation.first_use < 0:
-                allocation.first_use = index
         recorder = self.recorder
         if recorder is not None:
-            recorder.record(plan, args, sys._getframe(2), name)
+            recorder.record(plan, args, sys._getframe(2), name)  # live ranges follow from the record
+        else:
+            for position in plan.operands:
+                allocation = args[position].storage.allocation
+                allocation.last_use = index
+                if allocation.first_use < 0:
+                    allocation.first_use = index
         if self.execute:
             if plan.on_tensors or plan.indirect:
                 self._run_tensors(plan, args)
@@ -237,12 +241,24 @@ class Core:
                 storage = tensor.storage
                 if storage.state != FULL:
                     self._writing(tensor, storage)
-                storage.wide = None
+                if storage.wide is not None:
+                    storage.wide = None
             arrays = [a.array() if type(a) is NkiTensor else a for a in args]
             for position in plan.widen:
                 arrays[position] = wide(args[position])
             plan.run(self, *arrays)
         return index
+
+    def settle_uses(self) -> None:
+        """Bring the live ranges of this core's tensors up to date with what was recorded."""
+        recorder = self.recorder
+        if recorder is None or self._settled == self.count:
+            return
+        self._settled = self.count
+        first, last = recorder.uses(self._plan_list, len(self.allocations))
+        for allocation, begin, end in zip(self.allocations, first.tolist(), last.tolist(), strict=True):
+            allocation.first_use = begin
+            allocation.last_use = end
 
     def _writing(self, tensor: NkiTensor, storage: Storage) -> None:
         """Record a write through ``tensor`` before it happens."""
@@ -320,14 +336,21 @@ def _plan_table(core: Any, precise: bool) -> tuple[dict, list]:
 
 
 def default_chip() -> str:
-    """The chip a kernel runs on when nobody says otherwise: ``NEURON_PLATFORM_TARGET_OVERRIDE`` or trn3."""
+    """The chip a kernel runs on when nobody says otherwise: trn3.
+
+    ``NEURON_PLATFORM_TARGET_OVERRIDE`` (trn2, gen3...) names another, and so does ``NKI_NC_VERSION``, which AWS's kernel
+    library sets in its tests.
+    """
     import os
 
-    return os.environ.get("NEURON_PLATFORM_TARGET_OVERRIDE") or "trn3"
+    return os.environ.get("NEURON_PLATFORM_TARGET_OVERRIDE") or os.environ.get("NKI_NC_VERSION") or "trn3"
 
 
 def current() -> Core:
-    """The core that this thread drives; outside a kernel, one of the default chip that lives as long as the thread."""
-    if state.core is None:
-        state.core = Core(hardware.chip(default_chip()).core, uninitialized="warn")
-    return state.core
+    """The core that this thread drives; outside a kernel, one of the default chip."""
+    if state.core is not None:
+        return state.core
+    chip = default_chip()
+    if state.outside is None or state.outside[0] != chip:
+        state.outside = (chip, Core(hardware.chip(chip).core, uninitialized="warn"))
+    return state.outside[1]

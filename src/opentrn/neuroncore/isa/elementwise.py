@@ -7,14 +7,30 @@ from typing import Any
 
 import numpy as np
 
-from opentrn.neuroncore.alu import Operator, as_float32, operator
+from opentrn.neuroncore.alu import Operator, operator
+from opentrn.neuroncore.convert import number, storer, widen
 from opentrn.neuroncore.dtypes import is_integer
 from opentrn.neuroncore.instruction import ON_CHIP, Engine, In, Issue, Out, Scalar, instruction, static
-from opentrn.neuroncore.isa.shapes import column, expand, fit, same_elements
+from opentrn.neuroncore.isa.shapes import (
+    column,
+    direct,
+    expand,
+    fit,
+    not_both_psum,
+    require_types,
+    same_elements,
+    unpacked,
+)
 from opentrn.neuroncore.layout import Layout
 from opentrn.neuroncore.memory import MemoryRegion
 
-__all__ = ["alu_operator", "store_float", "tensor_scalar", "tensor_tensor"]
+__all__ = ["Step", "alu_operator", "arithmetic", "reciprocal", "scalar_tensor_tensor", "step", "tensor_scalar", "tensor_tensor"]
+
+Step = Callable[[Any, Any, "np.ndarray | None"], np.ndarray]
+"""``step(x, operand, out)``: one operator applied to a tile and its operand."""
+
+_WORD = ("int32", "uint32")
+_EXACT_ON_INTEGERS = ("add", "subtract", "multiply")
 
 
 def alu_operator(i: Issue, name: str) -> Operator:
@@ -23,7 +39,42 @@ def alu_operator(i: Issue, name: str) -> Operator:
     if found is None:
         given = getattr(i.fields[name], "__name__", i.fields[name])
         raise i.fail(f"{name}={given} is not an ALU operator; nki.language lists add, multiply, maximum and the others")
+    if found.name in ("abs_max", "abs_min") and i.core.generation < 4:
+        raise i.fail(f"{found.name} needs NeuronCore-v4 or newer, this is NeuronCore-v{i.core.generation}; "
+                     "take nl.abs of both sides first")  # fmt: skip
     return found
+
+
+def arithmetic(i: Issue, name: str) -> Operator:
+    """The ALU operator in setting ``name``, which may not be a bit-vector operator."""
+    found = alu_operator(i, name)
+    if found.bitvec:
+        raise i.fail(f"{name}={found.name} is a bit-vector operator; this instruction computes in float32, use tensor_scalar "
+                     "or tensor_tensor")  # fmt: skip
+    return found
+
+
+def step(op: Operator, reverse: bool = False) -> Step:
+    """An operator as a function of tile, operand and destination; ``reverse`` puts the operand on the left."""
+    f = op.function
+    if op.unary:
+        return lambda x, a, out: f(x, None, out=out)
+    if reverse:
+        return lambda x, a, out: f(a, x, out=out)
+    return lambda x, a, out: f(x, a, out=out)
+
+
+def chain(first: Operator, second: Operator, reverse0: bool, reverse1: bool) -> Callable[..., np.ndarray]:
+    """``(x <first> a) <second> b`` as ``f(x, a, b, out)``; the operands may overlap ``out``, which is written last."""
+    one, two = step(first, reverse0), step(second, reverse1)
+    owned = first.name != "bypass"
+    logical = first.logical
+
+    def run(x: np.ndarray, a: Any, b: Any, out: np.ndarray | None) -> np.ndarray:
+        t = one(x, a, np.empty(x.shape, np.float32) if logical else None)
+        return two(t, b, t if out is None and owned else out)
+
+    return run
 
 
 def _require_integers(i: Issue, op: Operator, *names: str) -> None:
@@ -33,13 +84,14 @@ def _require_integers(i: Issue, op: Operator, *names: str) -> None:
             raise i.fail(f"{op.name} works on bit patterns and needs integer tensors, but {name} is {layout.dtype}")
 
 
-def store_float(dst: Layout) -> Callable[[np.ndarray, Any], None]:
-    """A function that writes float32 results into an array of ``dst``'s type."""
+def check_operand(i: Issue, op: Operator, setting: str, name: str) -> None:
+    """The rules for a scalar or column operand of an operator: given unless unary, float32 for arithmetic."""
+    if i.fields[name] is None and not op.unary:
+        raise i.fail(f"{setting}={op.name} takes two operands; give {name}")
 
-    def store(target: np.ndarray, value: Any) -> None:
-        target[...] = value
 
-    return store
+def _native(*layouts: Layout) -> bool:
+    return all(layout.dtype in _WORD for layout in layouts)
 
 
 @instruction
@@ -47,7 +99,7 @@ class tensor_tensor:
     """Element-wise ``dst = data1 <op> data2`` of two tiles with the same partitions and elements a partition.
 
     Arithmetic runs in float32 and is rounded to ``dst``'s type; with int32 or uint32 everywhere it runs on GpSimd in exact
-    integer arithmetic. Bit-vector operators need integer types.
+    integer arithmetic that wraps. Bit-vector operators need integer types.
     """
 
     operands = dict(dst=Out(ON_CHIP, indirect=True), data1=In(ON_CHIP, indirect=True), data2=In(ON_CHIP), op=static(),
@@ -59,128 +111,245 @@ class tensor_tensor:
         op = alu_operator(i, "op")
         if op.unary:
             raise i.fail(f"{op.name} takes one operand; use tensor_scalar or activation")
-        if i.data1.region is MemoryRegion.psum and i.data2.region is MemoryRegion.psum:
-            raise i.fail("data1 and data2 cannot both be in PSUM; copy one of them to SBUF first")
+        not_both_psum(i, "data1", "data2")
         if op.bitvec:
             _require_integers(i, op, "dst", "data1", "data2")
+        unpacked(i, "dst", "data1", "data2")
 
     def select_engine(i: Issue) -> Engine:
         in_psum = MemoryRegion.psum in (i.dst.region, i.data1.region, i.data2.region)
-        native = alu_operator(i, "op").name == "power" or _native_integers(i.dst, i.data1, i.data2)
-        if i.engine is not Engine.unknown:
-            chosen = i.engine
-        else:
-            chosen = Engine.gpsimd if native and not in_psum and not alu_operator(i, "op").bitvec else Engine.vector
-        if chosen is Engine.gpsimd and in_psum:
+        op = alu_operator(i, "op")
+        if op.name == "power":
+            if in_psum:
+                raise i.fail("power runs on the GpSimd engine, which cannot reach PSUM; copy the operands to SBUF first")
+            if i.engine is Engine.vector:
+                raise i.fail("power of two tensors runs on the GpSimd engine only; leave engine out")
+            return Engine.gpsimd if i.engine is Engine.unknown else i.engine
+        if i.engine is Engine.unknown:
+            native = _native(i.dst, i.data1, i.data2) and not op.bitvec
+            return Engine.gpsimd if native and not in_psum else Engine.vector
+        if i.engine is Engine.gpsimd and in_psum:
             raise i.fail("the GpSimd engine cannot reach PSUM; copy the operand to SBUF or use the Vector engine")
-        return chosen
+        return i.engine
 
     def compute(i: Issue):
         op = alu_operator(i, "op")
-        f, fit1, fit2 = op.function, fit(i.data1, i.dst), fit(i.data2, i.dst)
-        integers = op.bitvec or (tensor_tensor.instruction.select_engine(i) is Engine.gpsimd and _native_integers(i.dst, i.data1, i.data2))
-        if integers:
+        f, fit1, fit2, store = op.function, fit(i.data1, i.dst), fit(i.data2, i.dst), storer(i.dst)
+        native = _native(i.dst, i.data1, i.data2) and tensor_tensor.instruction.select_engine(i) is Engine.gpsimd
 
-            def run(core, dst, data1, data2, op, engine):
-                dst[...] = f(fit1(data1), fit2(data2))
+        def run(core, dst, data1, data2, op, engine):
+            f(widen(fit1(data1)), widen(fit2(data2)), out=dst)
 
-        elif isinstance(f, np.ufunc) and not op.logical and i.dst.host == np.float32:
+        def run_storing(core, dst, data1, data2, op, engine):
+            store(dst, f(widen(fit1(data1)), widen(fit2(data2)), out=None))
 
-            def run(core, dst, data1, data2, op, engine):
-                f(as_float32(fit1(data1)), as_float32(fit2(data2)), out=dst)
+        def run_bits(core, dst, data1, data2, op, engine):
+            dst[...] = f(fit1(data1), fit2(data2))
 
-        else:
+        def run_integers(core, dst, data1, data2, op, engine):
+            with np.errstate(all="ignore"):
+                dst[...] = f(fit1(data1).astype(np.int64), fit2(data2).astype(np.int64)).astype(dst.dtype)
 
-            def run(core, dst, data1, data2, op, engine):
-                dst[...] = f(as_float32(fit1(data1)), as_float32(fit2(data2)))
-
-        return run
-
-
-def _native_integers(*layouts: Layout) -> bool:
-    return all(layout.dtype in ("int32", "uint32") for layout in layouts)
+        if op.bitvec:
+            return run_bits
+        if native and op.name not in ("divide", "power", "mod", "fmod"):
+            return run_integers
+        return run if direct(i.dst) else run_storing
 
 
 @instruction
 class tensor_scalar:
     """``dst = (data <op0> operand0) <op1> operand1``, the operands numbers or (P, 1) columns.
 
-    ``reverse0`` and ``reverse1`` swap the sides of their operator. Both operators are arithmetic (float32) or both bit-vector.
+    ``reverse0`` and ``reverse1`` swap the sides of their operator. Both operators are arithmetic, in float32 with float32
+    operands, or both bit-vector. Additions, subtractions and multiplications of int32 and uint32 tiles by integers are exact
+    and wrap.
     """
 
     operands = dict(
-        dst=Out(ON_CHIP, indirect=True), data=In(ON_CHIP, indirect=True), op0=static(), operand0=Scalar(ON_CHIP, None),
-        reverse0=static(False), op1=static(None), operand1=Scalar(ON_CHIP, None), reverse1=static(False),
-        engine=static(Engine.unknown),
+        dst=Out(ON_CHIP, indirect=True), data=In(ON_CHIP, indirect=True), op0=static(),
+        operand0=Scalar(ON_CHIP, optional=True), reverse0=static(False), op1=static(None), operand1=Scalar(ON_CHIP, None),
+        reverse1=static(False), engine=static(Engine.unknown),
     )  # fmt: skip
     engines = (Engine.vector, Engine.scalar, Engine.gpsimd)
 
     def check(i: Issue) -> None:
         same_elements(i, "dst", "data")
         column(i, "data", "operand0", "operand1")
-        ops = [alu_operator(i, "op0")]
-        if i.op1 is not None:
-            ops.append(alu_operator(i, "op1"))
+        unpacked(i, "dst", "data")
+        ops = _operators(i)
         if len({op.bitvec for op in ops if op.name != "bypass"}) > 1:
             raise i.fail(f"{ops[0].name} and {ops[1].name} mix bit-vector and arithmetic operators; split the instruction")
-        for op, name in zip(ops, ("operand0", "operand1"), strict=False):
+        if i.op1 is None and i.operand1 is not None:
+            raise i.fail("operand1 is given without op1; leave it None, or say which operator it is for")
+        integers = _addresses(i)
+        for op, number_ in zip(ops, ("0", "1"), strict=False):
+            check_operand(i, op, "op" + number_, "operand" + number_)
             if op.bitvec:
-                _require_integers(i, op, "dst", "data")
-            if i.fields[name] is None and not op.unary:
-                raise i.fail(f"{op.name} needs {name}")
+                _require_integers(i, op, "dst", "data", "operand" + number_)
+            elif not integers and not op.unary:
+                require_types(i, "operand" + number_, "float32")
+        if integers and "tensor" in (i.dst.indirect, i.data.indirect):
+            raise i.fail("integer address arithmetic does not take indirect() views; copy the tile with tensor_copy first")
 
     def select_engine(i: Issue) -> Engine:
-        bitvec = alu_operator(i, "op0").bitvec
+        ops = _operators(i)
+        names = tuple(op.name for op in ops)
+        in_psum = MemoryRegion.psum in (i.dst.region, i.data.region)
         chosen = i.engine
         if chosen is Engine.unknown:
-            chosen = Engine.gpsimd if alu_operator(i, "op0").name == "rsqrt" else Engine.vector
-        if bitvec and chosen is not Engine.vector:
+            return Engine.gpsimd if names[0] == "rsqrt" and not in_psum else Engine.vector
+        if ops[0].bitvec and chosen is not Engine.vector:
             raise i.fail(f"bit-vector operators run on the Vector engine only, not {chosen.name}")
-        if chosen is Engine.gpsimd and MemoryRegion.psum in (i.dst.region, i.data.region):
-            if i.engine is Engine.unknown:
-                return Engine.vector
-            raise i.fail("the GpSimd engine cannot reach PSUM; use the Vector engine")
+        if chosen is Engine.gpsimd:
+            if "rsqrt" not in names:
+                raise i.fail("the GpSimd engine runs tensor_scalar only for rsqrt; use the Vector engine")
+            if in_psum:
+                raise i.fail("the GpSimd engine cannot reach PSUM; use the Vector engine")
+        if chosen is Engine.scalar and i.core.generation < 4 and names not in (
+            ("multiply", "add"), ("multiply",), ("add",),
+        ):  # fmt: skip
+            raise i.fail(f"the Scalar engine of NeuronCore-v{i.core.generation} runs multiply, add, or multiply then add, not "
+                         f"{' then '.join(names)}; use the Vector engine")  # fmt: skip
         return chosen
 
     def compute(i: Issue):
-        op0 = alu_operator(i, "op0")
-        op1 = alu_operator(i, "op1") if i.op1 is not None else None
+        ops = _operators(i)
         shaped, col0, col1 = fit(i.data, i.dst), expand(i.operand0, i.dst), expand(i.operand1, i.dst)
-        f0, f1 = op0.function, op1.function if op1 else None
-        swap0, swap1 = i.reverse0, i.reverse1
-        unary0, unary1 = op0.unary, bool(op1 and op1.unary)
-        convert = (lambda a: a) if op0.bitvec else as_float32
+        store, in_place = storer(i.dst), direct(i.dst)
+        if ops[0].bitvec or (len(ops) > 1 and ops[1].bitvec):
+            return _bit_operations(i, ops)
+        one = step(ops[0], i.reverse0)
+        both = chain(*ops, i.reverse0, i.reverse1) if len(ops) > 1 else None
 
-        def run(core, dst, data, op0, operand0, reverse0, op1, operand1, reverse1, engine):
-            x = convert(shaped(data))
-            if unary0:
-                x = f0(x)
+        def run_one(core, dst, data, op0, operand0, reverse0, op1, operand1, reverse1, engine):
+            a = None if operand0 is None else number(col0(operand0))
+            if in_place:
+                one(widen(shaped(data)), a, dst)
             else:
-                a = convert(col0(operand0))
-                x = f0(a, x) if swap0 else f0(x, a)
-            if f1 is not None:
-                x = convert(x)
-                if unary1:
-                    x = f1(x)
-                else:
-                    b = convert(col1(operand1))
-                    x = f1(b, x) if swap1 else f1(x, b)
-            dst[...] = x
+                store(dst, one(widen(shaped(data)), a, None))
 
-        if op0.bitvec:
+        def run_both(core, dst, data, op0, operand0, reverse0, op1, operand1, reverse1, engine):
+            a = None if operand0 is None else number(col0(operand0))
+            b = None if operand1 is None else number(col1(operand1))
+            if in_place:
+                both(widen(shaped(data)), a, b, dst)
+            else:
+                store(dst, both(widen(shaped(data)), a, b, None))
 
-            def run_bits(core, dst, data, op0, operand0, reverse0, op1, operand1, reverse1, engine):
-                kind = data.dtype.type
-                a = operand0 if isinstance(operand0, np.ndarray) or operand0 is None else _bits(operand0, kind)
-                b = operand1 if isinstance(operand1, np.ndarray) or operand1 is None else _bits(operand1, kind)
-                run(core, dst, data, op0, a, reverse0, op1, b, reverse1, engine)
+        floats = run_one if both is None else run_both
+        if not _addresses(i):
+            return floats
+        exact = [step(op, reverse) for op, reverse in zip(ops, (i.reverse0, i.reverse1), strict=False)]
 
-            return run_bits
+        def run_addresses(core, dst, data, op0, operand0, reverse0, op1, operand1, reverse1, engine):
+            given = [_whole(col0(operand0)), _whole(col1(operand1))]
+            if any(a is None for a in given[: len(exact)]):
+                floats(core, dst, data, op0, operand0, reverse0, op1, operand1, reverse1, engine)
+                return
+            x = shaped(data).astype(np.int64)
+            for apply, a in zip(exact, given, strict=False):
+                x = apply(x, a, None)
+            dst[...] = x.astype(dst.dtype)
+
+        return run_addresses
+
+
+def _operators(i: Issue) -> list[Operator]:
+    ops = [alu_operator(i, "op0")]
+    if i.op1 is not None:
+        ops.append(alu_operator(i, "op1"))
+    return ops
+
+
+def _addresses(i: Issue) -> bool:
+    """Whether the call is address arithmetic: int32 or uint32 tiles and columns, operators that are exact on integers."""
+    layouts = [f for f in (i.dst, i.data, i.operand0, i.operand1) if isinstance(f, Layout)]
+    return _native(*layouts) and all(op.name in _EXACT_ON_INTEGERS for op in _operators(i))
+
+
+def _whole(value: Any) -> Any:
+    """An operand of address arithmetic as an integer; None where it has a fraction."""
+    if isinstance(value, np.ndarray):
+        return value.astype(np.int64)
+    if value is None or float(value) != np.floor(float(value)):
+        return None
+    return int(value)
+
+
+def _bit_operations(i: Issue, ops: list[Operator]) -> Callable[..., None]:
+    shaped, col0, col1 = fit(i.data, i.dst), expand(i.operand0, i.dst), expand(i.operand1, i.dst)
+    steps = [step(op, reverse) for op, reverse in zip(ops, (i.reverse0, i.reverse1), strict=False)]
+
+    def run(core, dst, data, op0, operand0, reverse0, op1, operand1, reverse1, engine):
+        x = shaped(data)
+        for apply, a in zip(steps, (col0(operand0), col1(operand1)), strict=False):
+            a = a if a is None or isinstance(a, np.ndarray) else _bits(a, x.dtype)
+            x = apply(x, a, None)
+        dst[...] = x
+
+    return run
+
+
+def _bits(value: Any, host: np.dtype) -> np.ndarray:
+    """A constant as a bit pattern of an integer type."""
+    width = 8 * host.itemsize
+    return np.array(int(value) & ((1 << width) - 1), dtype=f"u{host.itemsize}").view(host)
+
+
+@instruction
+class scalar_tensor_tensor:
+    """``dst = (data <op0> operand0) <op1> operand1``: operand0 a number or (P, 1) column, operand1 a tile like ``data``."""
+
+    operands = dict(
+        dst=Out(ON_CHIP), data=In(ON_CHIP), op0=static(), operand0=Scalar(ON_CHIP), op1=static(), operand1=In(ON_CHIP),
+        reverse0=static(False), reverse1=static(False),
+    )  # fmt: skip
+    engines = (Engine.vector,)
+
+    def check(i: Issue) -> None:
+        same_elements(i, "dst", "data", "operand1")
+        column(i, "data", "operand0")
+        unpacked(i, "dst", "data", "operand1")
+        not_both_psum(i, "data", "operand1")
+        arithmetic(i, "op0")
+        if arithmetic(i, "op1").unary:
+            raise i.fail("op1 takes operand1; a unary operator would ignore it, use tensor_scalar")
+
+    def compute(i: Issue):
+        shaped, col, second = fit(i.data, i.dst), expand(i.operand0, i.dst), fit(i.operand1, i.dst)
+        both = chain(arithmetic(i, "op0"), arithmetic(i, "op1"), i.reverse0, i.reverse1)
+        store, in_place = storer(i.dst), direct(i.dst)
+
+        def run(core, dst, data, op0, operand0, op1, operand1, reverse0, reverse1):
+            x, a, b = widen(shaped(data)), number(col(operand0)), widen(second(operand1))
+            if in_place:
+                both(x, a, b, dst)
+            else:
+                store(dst, both(x, a, b, None))
+
         return run
 
 
-def _bits(value: Any, kind: Any) -> Any:
-    """A constant as a bit pattern of an integer type."""
-    return np.array([int(value) & ((1 << (8 * np.dtype(kind).itemsize)) - 1)], dtype=np.uint64).astype(
-        f"u{np.dtype(kind).itemsize}"
-    ).view(kind)[0]
+@instruction
+class reciprocal:
+    """Element-wise ``dst = 1 / data`` on the Vector engine, correctly rounded in float32."""
+
+    operands = dict(dst=Out(ON_CHIP), data=In(ON_CHIP))
+    engines = (Engine.vector,)
+
+    def check(i: Issue) -> None:
+        same_elements(i, "dst", "data")
+        unpacked(i, "dst", "data")
+
+    def compute(i: Issue):
+        shaped, store, in_place = fit(i.data, i.dst), storer(i.dst), direct(i.dst)
+        one = np.float32(1)
+
+        def run(core, dst, data):
+            if in_place:
+                np.divide(one, widen(shaped(data)), out=dst)
+            else:
+                store(dst, np.divide(one, widen(shaped(data))))
+
+        return run

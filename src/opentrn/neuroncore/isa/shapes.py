@@ -10,10 +10,15 @@ from collections.abc import Callable
 
 import numpy as np
 
+from opentrn.neuroncore.dtypes import is_packed, tfloat32
 from opentrn.neuroncore.instruction import SCALAR, Issue
 from opentrn.neuroncore.layout import Layout
+from opentrn.neuroncore.memory import MemoryRegion
 
-__all__ = ["column", "fit", "flat", "same_elements", "same_partitions"]
+__all__ = [
+    "column", "direct", "expand", "fit", "flat", "not_both_psum", "require_types", "same_elements", "same_partitions",
+    "unpacked",
+]  # fmt: skip
 
 
 def same_partitions(i: Issue, *names: str) -> None:
@@ -69,6 +74,39 @@ def expand(layout: Layout | object | None, target: Layout) -> Callable[[np.ndarr
     if layout.shape == shape:
         return lambda a: a
     return lambda a: a.reshape(shape)
+
+
+def direct(layout: Layout) -> bool:
+    """Whether a NumPy function may put float32 results straight into an array of ``layout``."""
+    if layout.host != np.float32 or layout.dtype is tfloat32:
+        return False
+    return all(step or size == 1 for size, step in zip(layout.shape, layout.strides, strict=True))
+
+
+def not_both_psum(i: Issue, first: str, second: str) -> None:
+    """Refuse two inputs that are both in PSUM, which an engine reads one at a time."""
+    a, b = i.fields[first], i.fields[second]
+    if isinstance(a, Layout) and isinstance(b, Layout) and a.region is b.region is MemoryRegion.psum:
+        raise i.fail(f"{first} and {second} cannot both be in PSUM; copy one of them to SBUF first")
+
+
+def require_types(i: Issue, name: str, *allowed: str) -> None:
+    """Refuse an operand of another type; numbers and absent operands pass."""
+    layout = i.fields[name]
+    if isinstance(layout, Layout) and layout.dtype not in allowed:
+        raise i.fail(f"{name} is {layout.dtype}, but must be {_either(allowed)}; convert it with tensor_copy first")
+
+
+def unpacked(i: Issue, *names: str) -> None:
+    """Refuse packed MX words, on which only copies and the MX instructions work."""
+    for name in names:
+        layout = i.fields[name]
+        if isinstance(layout, Layout) and is_packed(layout.dtype):
+            raise i.fail(f"{name} is {layout.dtype}, packed MX words, which only copies and the MX instructions take")
+
+
+def _either(names: tuple[str, ...]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " or " + names[-1]
 
 
 def flat(array: np.ndarray) -> np.ndarray:
