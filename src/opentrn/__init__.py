@@ -15,6 +15,7 @@ _PUBLIC = {
     "chips": "opentrn.hardware",
     "core": "opentrn.hardware",
     "instance": "opentrn.hardware",
+    "install": "opentrn.public_names",
     "OpenTrnError": "opentrn.errors",
 }
 

@@ -20,6 +20,7 @@ from opentrn.neuroncore.machine import Core
 from opentrn.neuroncore.memory import FULL, Allocation, MemoryRegion, Storage
 from opentrn.neuroncore.source import caller
 from opentrn.neuroncore.tensor import NkiTensor
+from opentrn.nki.host_types import host_dtype, packed_dtype_of
 
 __all__ = ["Converter"]
 
@@ -86,10 +87,11 @@ class Converter:
             return as_dtype(dtype)
         except TypeError:
             pass
-        name = getattr(dtype, "name", str(dtype))
-        fields = getattr(dtype, "fields", None)
+        packed = packed_dtype_of(dtype)
+        if packed is not None:
+            return packed
         try:
-            return as_dtype(name) if not fields else as_dtype(str(name))
+            return as_dtype(getattr(dtype, "name", str(dtype)))
         except TypeError:
             raise ValidationError(f"an argument has type {dtype}, which a NeuronCore does not hold; convert it first", caller()) from None
 
@@ -160,7 +162,7 @@ class Converter:
             return _to_torch(array, tensor.layout.dtype)
         if self.kind == "jax":
             return _module("jax").numpy.asarray(array)
-        return np.array(array)
+        return np.array(array).view(host_dtype(tensor.layout.dtype)) if tensor.layout.dtype.kind == "packed" else np.array(array)
 
 
 def _require_result(core: Core, tensor: NkiTensor) -> None:

@@ -27,7 +27,7 @@ from opentrn.neuroncore.source import caller
 from opentrn.neuroncore.tensor import NkiTensor
 from opentrn.nki import arrays
 
-__all__ = ["Launch", "Session", "grid_size", "is_running", "run", "session"]
+__all__ = ["Launch", "Session", "grid_size", "is_running", "run", "session", "set_default"]
 
 
 @dataclass
@@ -83,6 +83,12 @@ def session(**settings: Any) -> Iterator[Session]:
         yield opened
     finally:
         _sessions.remove(opened)
+
+
+def set_default(**settings: Any) -> None:
+    """Change how kernels run outside every session (fields of :class:`Session`)."""
+    for name, value in settings.items():
+        setattr(_sessions[0], name, value)
 
 
 def current_session() -> Session:

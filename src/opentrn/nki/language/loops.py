@@ -86,13 +86,13 @@ def _iterations(start: int, stop: int, step: int) -> Iterator[VirtualRegister]:
     """The induction register of each iteration, between the marks of the loop."""
     core = machine.current()
     core.mark("loop_begin", (start, stop, step))
-    core.loops.append(next_loop := object())
+    outside = core.loops
+    core.loops = (*outside, object())
     try:
         for value in range(start, stop, step):
             yield VirtualRegister(value, frozen=True)
     finally:
-        if next_loop in core.loops:
-            del core.loops[core.loops.index(next_loop) :]
+        core.loops = outside
         core.mark("loop_end")
 
 
@@ -128,7 +128,8 @@ def while_loop(init: VirtualRegister, body_fun: Callable[[VirtualRegister], Virt
         raise ValidationError(f"init is {condition!r}; the condition is a register from nisa.register_alloc", caller())
     core = machine.current()
     core.mark("loop_begin", None)
-    core.loops.append(loop := object())
+    outside = core.loops
+    core.loops = (*outside, object())
     try:
         while condition.read() != 0:
             copy = VirtualRegister()
@@ -140,8 +141,7 @@ def while_loop(init: VirtualRegister, body_fun: Callable[[VirtualRegister], Virt
                     caller(),
                 )
     finally:
-        if loop in core.loops:
-            del core.loops[core.loops.index(loop) :]
+        core.loops = outside
         core.mark("loop_end")
 
 
