@@ -10,6 +10,7 @@ import numpy as np
 from opentrn.neuroncore.activations import activation_function, parametric_relu
 from opentrn.neuroncore.alu import Operator, operator
 from opentrn.neuroncore.convert import number, storer, widen
+from opentrn.neuroncore.cost import Cost, activation_cost
 from opentrn.neuroncore.dtypes import all_dtypes
 from opentrn.neuroncore.instruction import (
     ON_CHIP,
@@ -114,6 +115,9 @@ class activation:
 
     place = first_lane
 
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return activation_cost(i, engine)
+
     def compute(i: Issue):
         apply, store = _apply(i), storer(i.dst)
         in_place = direct(i.dst)
@@ -156,6 +160,9 @@ class activation_reduce:
         _reduce_operator(i, *_REDUCTIONS_BY_GENERATION.get(i.core.generation, _REDUCTIONS))
 
     place = first_lane
+
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return activation_cost(i, engine, extra_cycles=i.core.scalar_read_accumulator_cycles)
 
     def compute(i: Issue):
         apply, store, in_place = _apply(i), storer(i.dst), direct(i.dst)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from opentrn.neuroncore.convert import storer, widen
+from opentrn.neuroncore.cost import Cost, stream
 from opentrn.neuroncore.dtypes import is_integer
 from opentrn.neuroncore.instruction import ON_CHIP, SBUF, Engine, In, Issue, Out, instruction, static
 from opentrn.neuroncore.isa.elementwise import alu_operator
@@ -55,6 +56,10 @@ class tensor_reduce:
         if i.dst.free_size != kept:
             raise i.fail(f"dst must have {kept} elements a partition for axis {i.axis} of {list(i.data.shape)}, "
                          f"not {i.dst.free_size}")  # fmt: skip
+
+    def cost(i: Issue, engine: Engine) -> Cost:
+        narrow = i.data.dtype.itemsize == 2 and i.dst.dtype.itemsize == 2
+        return stream(i, engine, 0.5 if narrow else 1.0)
 
     def compute(i: Issue):
         op, axes, shape, negate, store = alu_operator(i, "op"), _axes(i), i.dst.shape, i.negate, storer(i.dst)
