@@ -17,18 +17,18 @@ Site = tuple[CodeType, int]
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 # Kernels that ship with the package are user code: their lines are what a profile should name.
 _USER_ROOMS = tuple(_PACKAGE + room + os.sep for room in ("kernels",))
-_OURS: dict[CodeType, bool] = {}
+_OURS: dict[int, tuple[bool, CodeType]] = {}  # by identity, as hashing a code object is slow; the value keeps it alive
 
 
 def is_ours(code: CodeType) -> bool:
     """Whether ``code`` belongs to OpenTrn rather than to the user's program."""
-    ours = _OURS.get(code)
-    if ours is None:
+    known = _OURS.get(id(code))
+    if known is None:
         name = code.co_filename
         generated = name.startswith("<opentrn")
         ours = generated or (name.startswith(_PACKAGE) and not name.startswith(_USER_ROOMS))
-        _OURS[code] = ours
-    return ours
+        known = _OURS[id(code)] = (ours, code)
+    return known[0]
 
 
 def user_frame(depth: int = 1) -> FrameType | None:

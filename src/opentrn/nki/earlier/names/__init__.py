@@ -1,0 +1,1 @@
+"""Modules that only give public names of the earlier API a home."""

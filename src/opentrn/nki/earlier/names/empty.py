@@ -1,0 +1,1 @@
+"""A package of the earlier API of which only the submodules matter."""
