@@ -29,7 +29,7 @@ class Transfer:
         num_descriptors: contiguous runs moved, each at most the engine's largest payload.
         descriptor_bytes: bytes of each (the mean, where they differ).
         read_bytes, written_bytes: bytes of HBM read and written.
-        mode: ``"static"``, ``"hwdge"`` or ``"swdge"``: who makes the descriptors.
+        mode: who makes the descriptors: ``"static"``, ``"hwdge"``, ``"swdge"``, or ``"default"`` where the kernel does not say.
         issuer: name of the engine whose queue triggers it, or ``""`` for whichever the compiler finds idle.
         partitions: (first, number) of the SBUF partitions it touches; (0, 0) when none.
         rate_ratio: rate against a plain copy, for transposes and accumulation.
@@ -161,14 +161,12 @@ def array_cost(i: Issue, columns: int, passes: int, flops: int, tile: tuple[int,
 
 
 def descriptor_mode(i: Issue, *moved: Layout) -> str:
-    """Who makes the descriptors of a DMA: what the kernel asked for, or what its generation does by default."""
+    """Who makes the descriptors of a DMA: what the kernel asked for, or ``"default"``, which is up to the compiler."""
     asked = i.fields.get("dge_mode")
     name = getattr(asked, "name", "unknown")
     if any(layout.indirect == "vector" for layout in moved):
         return "swdge"
-    if name in ("hwdge", "swdge"):
-        return name
-    return "static" if name == "none" or i.core.generation < 3 else "hwdge"
+    return {"hwdge": "hwdge", "swdge": "swdge", "none": "static"}.get(name, "default")
 
 
 def several(one: Cost, sources: tuple[Layout, ...], counted: Layout) -> Cost:

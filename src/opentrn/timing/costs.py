@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from opentrn.neuroncore.cost import Cost, streamed
+from opentrn.neuroncore.instruction import Engine
 from opentrn.neuroncore.layout import Layout
 from opentrn.neuroncore.memory import MemoryRegion
 from opentrn.timing.timeline import ENGINES
@@ -30,6 +31,7 @@ class PlanCosts:
     """One entry a plan; times in ns.
 
     Attributes:
+        alternative: entry that may stand for a plan's, or -1; the entries beyond the program's plans are alternatives.
         stream: index into ``QUEUES``; engine: index into ``ENGINES``.
         busy, tail, load: see :class:`~opentrn.neuroncore.cost.Cost`.
         table: number of the activation table, 0 for any.
@@ -40,6 +42,7 @@ class PlanCosts:
     """
 
     costs: list[Cost]
+    alternative: np.ndarray
     stream: np.ndarray
     engine: np.ndarray
     busy: np.ndarray
@@ -58,25 +61,35 @@ class PlanCosts:
     flops: np.ndarray
 
 
-def cost_of(plan: Any) -> Cost:
-    """The cost of a plan: what its declaration says, or a plain stream through its engine where it says nothing."""
+def cost_of(plan: Any, engine: Engine) -> Cost:
+    """The cost of a plan on an engine: what its declaration says, or a plain stream where it says nothing."""
     declared = plan.instruction.cost
-    return declared(plan.issue, plan.engine) if declared is not None else streamed(plan.issue, plan.engine)
+    return declared(plan.issue, engine) if declared is not None else streamed(plan.issue, engine)
 
 
 def plan_costs(program: Program) -> PlanCosts:
-    """Costs of ``program``'s plans."""
+    """Costs of ``program``'s plans, and after them those of the alternatives to plans in ``alternatives``.
+
+    The earlier compiler gives a copy to whichever of Vector and Scalar has less to do; its alternative runs on Scalar.
+    """
     core = program.hardware
-    costs = [cost_of(p) for p in program.plans]
+    plans = [(p, p.engine) for p in program.plans]
+    alternative = np.full(len(plans), -1, dtype=np.int64)
+    if program.api == "earlier":
+        for k, p in enumerate(program.plans):
+            if p.instruction.name == "tensor_copy" and p.issue.engine is Engine.unknown and p.engine is Engine.vector:
+                alternative[k] = len(plans)
+                plans.append((p, Engine.scalar))
+    costs = [cost_of(p, engine) for p, engine in plans]
     n = len(costs)
     tables: dict[str, int] = {"": 0}
     out = {name: np.zeros(n) for name in
            ("busy", "tail", "load", "descriptor_ns", "first_ns", "done_ns", "moved", "read", "written", "flops")}  # fmt: skip
     ints = {name: np.zeros(n, dtype=np.int64) for name in ("stream", "engine", "table", "ports", "tile", "num_descriptors")}
-    for k, (plan, cost) in enumerate(zip(program.plans, costs, strict=True)):
+    for k, ((plan, on), cost) in enumerate(zip(plans, costs, strict=True)):
         t = cost.transfer
         if t is None:
-            name = plan.engine.name if plan.engine.name in ENGINES else "vector"
+            name = on.name if on.name in ENGINES else "vector"
             clock = core.get(f"{name}_clock_ghz", core.scalar_clock_ghz)
             ints["engine"][k] = ints["stream"][k] = ENGINES.index(name)
             out["busy"][k], out["tail"][k], out["load"][k] = (
@@ -91,13 +104,24 @@ def plan_costs(program: Program) -> PlanCosts:
         ints["num_descriptors"][k] = t.num_descriptors
         rate = core.dma_engine_rate_gb_per_s * t.rate_ratio
         out["descriptor_ns"][k] = core.dma_packet_overhead_ns + t.descriptor_bytes / rate
-        if t.mode == "swdge":
+        mode = _mode(core, program.api) if t.mode == "default" else t.mode
+        if mode == "swdge":
             out["descriptor_ns"][k] += core.dma_swdge_descriptor_ns
-        out["busy"][k] = core.get(f"dma_{t.mode}_issue_ns")
-        out["first_ns"][k] = core.get(f"dma_{t.mode}_start_ns")
+        out["busy"][k] = core.get(f"dma_{mode}_issue_ns")
+        out["first_ns"][k] = core.get(f"dma_{mode}_start_ns")
         out["done_ns"][k] = core.dma_completion_ns
         out["moved"][k], out["read"][k], out["written"][k] = t.total_bytes, t.read_bytes, t.written_bytes
-    return PlanCosts(costs=costs, **out, **ints)
+    return PlanCosts(costs=costs, alternative=alternative, **out, **ints)
+
+
+def _mode(core: Any, api: str) -> str:
+    """How transfers are triggered that the kernel leaves to its compiler.
+
+    From NeuronCore-v3 on the current interface uses hardware descriptors; the earlier compiler spreads them over all queues.
+    """
+    if core.generation < 3:
+        return "static"
+    return "spread" if api == "earlier" else "hwdge"
 
 
 def _ports(core: Any, plan: Any, engine: str) -> int:

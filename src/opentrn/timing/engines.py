@@ -238,11 +238,11 @@ def run(plan, core_of, stream_of, queue_start, queue_order, edge_begin, edge_pro
                     edge = (window_index[c] + 1) * clock_window
                     can = (edge - now) * rate
                     if can >= left:
-                        window_busy[c] += left / rate
+                        window_busy[c] += left
                         now += left / rate
                         left = 0.0
                     else:
-                        window_busy[c] += edge - now
+                        window_busy[c] += can
                         left -= can
                         now = edge
                         was = full_clock[c]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from opentrn.errors import DeadlockError, ValidationError
+from opentrn.neuroncore.cost import Cost
 from opentrn.timing.timeline import ENGINES, Timeline
 
 if TYPE_CHECKING:
@@ -64,23 +65,30 @@ class _Schedule:
         self.offsets = np.concatenate(([0], np.cumsum([len(p) for p in cores]))).astype(np.int64)
 
     def timeline(self) -> Timeline:
-        from opentrn.timing import engines, placement
+        from opentrn.timing import balance, engines, hoisting, placement
         from opentrn.timing.costs import NUM_STREAMS, QUEUES, plan_costs
 
         hardware = self.cores[0].hardware
+        hoisted = [hoisting.hoist_loads(p) if p.api == "earlier" else (p, np.zeros(len(p), dtype=np.bool_)) for p in self.cores]
+        self.cores = [p for p, _ in hoisted]
+        dropped = np.concatenate([d for _, d in hoisted])
         costs = [plan_costs(p) for p in self.cores]
-        plan_base = np.concatenate(([0], np.cumsum([len(p.plans) for p in self.cores]))).astype(np.int64)
-        plan = np.concatenate([p.plan + plan_base[c] for c, p in enumerate(self.cores)]).astype(np.int64)
+        plan_base = np.concatenate(([0], np.cumsum([len(k.costs) for k in costs]))).astype(np.int64)
+        plan = np.concatenate(
+            [balance.choose(p.plan, k.alternative, k.engine, k.busy) + plan_base[c] for c, (p, k) in enumerate(zip(self.cores, costs, strict=True))]
+        ).astype(np.int64)
         core_of = np.repeat(np.arange(len(self.cores)), np.diff(self.offsets)).astype(np.int64)
         column = {name: np.concatenate([getattr(k, name) for k in costs]) for name in (
             "stream", "engine", "busy", "tail", "load", "table", "ports", "tile", "num_descriptors", "descriptor_ns", "first_ns",
             "done_ns", "moved", "read", "written", "flops")}  # fmt: skip
         self._assume(column)
+        if dropped.any():
+            plan = self._drop(plan, dropped, column)
         stream_of = column["stream"][plan] + core_of * NUM_STREAMS
         placements = tuple(
             placement.place(p, unlimited=self.what_if == "infinite_sbuf") for p in self.cores
         )
-        edges = self._edges(column, placements, plan_base)
+        edges = self._edges(column, placements, plan, dropped)
         num_queues = NUM_STREAMS * len(self.cores)
         order = np.argsort(stream_of, kind="stable")
         queue_start = np.searchsorted(stream_of[order], np.arange(num_queues + 1)).astype(np.int64)
@@ -93,7 +101,8 @@ class _Schedule:
             column["ports"], column["tile"], column["num_descriptors"], column["descriptor_ns"], column["first_ns"],
             column["done_ns"], column["moved"], column["read"] + column["written"], self._latency(hardware), len(self.cores),
             NUM_STREAMS, hardware.num_dma_engines, hbm_ns_per_byte, float(window_ns),
-            float(hardware.get("pe_didt_start_limit_ratio", 0.5)), 0.5, float(hardware.get("pe_cold_pipeline_ns", 0.0)),
+            float(hardware.get("pe_activity_threshold_ratio", 0.0)), float(hardware.get("pe_didt_start_limit_ratio", 1.0)),
+            float(hardware.get("pe_cold_pipeline_ns", 0.0)),
             0.0 if self.what_if == "no_table_loads" else float(hardware.scalar_table_load_ns), 0.0,
             float(hardware.pe_load_stationary_interval_cycles / hardware.tensor_clock_ghz),
             _REORDER_WINDOW if self.reorder else 1, self.what_if == "free_dma",
@@ -113,10 +122,19 @@ class _Schedule:
             queue=queue.astype(np.int16), queues=QUEUES, dma_start_ns=dma_start, dma_end_ns=dma_end,
             read_bytes=column["read"][plan].astype(np.int64), written_bytes=column["written"][plan].astype(np.int64),
             moved_bytes=column["moved"][plan].astype(np.int64), num_descriptors=column["num_descriptors"][plan],
-            flops=column["flops"][plan].astype(np.int64), cost_id=plan, costs=tuple(c for k in costs for c in k.costs),
+            flops=column["flops"][plan].astype(np.int64), cost_id=plan, costs=(*(c for k in costs for c in k.costs), Cost()),
             dma_engine_busy_ns=dma_busy, tensor_clock=clock, overhead_ns=float(hardware.launch_overhead_ns),
             profile_overhead_ns=float(hardware.profile_overhead_ns), placements=placements, what_if=self.what_if,
         )  # fmt: skip
+
+    def _drop(self, plan: np.ndarray, dropped: np.ndarray, column: dict[str, np.ndarray]) -> np.ndarray:
+        """Plan numbers with the dropped instructions on a plan that costs nothing."""
+        free = len(column["busy"])
+        for name, values in column.items():
+            column[name] = np.append(values, np.zeros(1, dtype=values.dtype))
+        column["stream"][free] = 7
+        column["engine"][free] = ENGINES.index("dma")
+        return np.where(dropped, free, plan)
 
     def _assume(self, column: dict[str, np.ndarray]) -> None:
         """Change the costs as ``what_if`` says."""
@@ -143,7 +161,7 @@ class _Schedule:
                     table[a, b] = found
         return table
 
-    def _edges(self, column: dict[str, np.ndarray], placements: tuple, plan_base: np.ndarray) -> tuple:
+    def _edges(self, column: dict[str, np.ndarray], placements: tuple, plan: np.ndarray, dropped: np.ndarray) -> tuple:
         """Dependencies of all cores as one CSR."""
         from opentrn.timing import dependencies, regions
         from opentrn.timing.costs import NUM_STREAMS
@@ -152,8 +170,12 @@ class _Schedule:
         parts = []
         for c, program in enumerate(self.cores):
             found, operand_start, is_write = regions.find_regions(program, placements[c])
-            streams = column["stream"][program.plan + plan_base[c]]
-            moving = column["num_descriptors"][program.plan + plan_base[c]] > 0
+            if dropped.any():
+                gone = np.repeat(dropped[self.offsets[c] : self.offsets[c + 1]], np.diff(operand_start))
+                found.of_operand[gone] = -1
+            own = plan[self.offsets[c] : self.offsets[c + 1]]
+            streams = column["stream"][own]
+            moving = column["engine"][own] == ENGINES.index("dma")
             # A transfer completes on its own time, whichever queue triggered it.
             kind = np.where(moving, np.maximum(streams, 5), streams).astype(np.int64)
             explicit = np.array(sorted(program.dependencies, key=lambda d: (d[1], d[0])), dtype=np.int64).reshape(-1, 2)
