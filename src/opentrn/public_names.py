@@ -15,6 +15,8 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from typing import Any
 
+from opentrn.nki.earlier import MODULES
+
 __all__ = ["install", "uninstall"]
 
 # Public name -> module behind it. The longest match decides; what follows it is the name of a submodule. None is an empty
@@ -26,11 +28,7 @@ _NAMES: dict[str, str | None] = {
     "nki_cpu_simulator.nki": "opentrn.nki",
     "nki_cpu_simulator.nki.dtype": "opentrn.nki.language.dtypes",
     "neuron_dtypes": "opentrn.nki.neuron_dtypes",
-    "neuronxcc": None,
-    "neuronxcc.nki": "opentrn.nki.earlier",
-    "neuronxcc.starfish": None,
-    "neuronxcc.starfish.support": None,
-    "neuronxcc.starfish.support.dtype": "opentrn.nki.neuron_dtypes",
+    **MODULES,
 }
 _ROOTS = ("nki", "nki_cpu_simulator", "neuron_dtypes", "neuronxcc")
 

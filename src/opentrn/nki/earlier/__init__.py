@@ -10,7 +10,7 @@ __all__ = ["MODULES"]
 
 _HERE = "opentrn.nki.earlier"
 
-MODULES: dict[str, str] = {
+MODULES: dict[str, str | None] = {
     "neuronxcc": f"{_HERE}.names.neuronxcc",
     "neuronxcc.nki": f"{_HERE}.names.nki",
     "neuronxcc.nki.language": f"{_HERE}.language",
@@ -23,9 +23,9 @@ MODULES: dict[str, str] = {
     "neuronxcc.nki.compiler": f"{_HERE}.compiler",
     "neuronxcc.nki.compiler.sbuf": f"{_HERE}.names.sbuf",
     "neuronxcc.nki.compiler.psum": f"{_HERE}.names.psum",
-    "neuronxcc.starfish": f"{_HERE}.names.empty",
-    "neuronxcc.starfish.support": f"{_HERE}.names.empty",
+    "neuronxcc.starfish": None,
+    "neuronxcc.starfish.support": None,
     "neuronxcc.starfish.support.dtype": f"{_HERE}.names.support_dtype",
     "neuronxcc.starfish.support.util": f"{_HERE}.names.support_util",
 }
-"""Public module name -> the module here that it stands for; parents come before their children."""
+"""Public module name -> the module here that it stands for (None: a package that only holds others); parents first."""

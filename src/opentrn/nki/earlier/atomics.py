@@ -4,21 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
-from opentrn.neuroncore import isa
+import numpy as np
+
+from opentrn.neuroncore import isa, machine
 from opentrn.neuroncore.isa.settings import oob_mode as bounds
 from opentrn.neuroncore.tensor import NkiTensor
 from opentrn.nki.earlier.operands import fail, flush, in_sbuf, part, ranges_of, region_of, tile_of
+from opentrn.nki.earlier.tiles import _part
 
 __all__ = ["atomic_rmw", "read_modify_write"]
 
 
 def read_modify_write(dst: NkiTensor, src: NkiTensor, op: Any, oob_mode: Any = bounds.error) -> None:
-    """``dst = dst <op> src`` in HBM; rows that two indices name add up where the DMA engine works one after the other."""
+    """``dst = dst <op> src`` in HBM; rows that two indices name are added one after the other."""
     name = getattr(op, "__name__", str(op))
     if name not in ("add", "sum"):
         raise fail(f"the DMA engine's read-modify-write adds; op={name} is not available")
-    plain = dst.indirection is None
-    isa.dma_compute(dst, [src, dst], "add", unique_indices=plain, oob_mode=oob_mode)
+    indirection = dst.indirection
+    if indirection is not None and indirection.kind == "vector" and _repeats(indirection.index):
+        for row in range(dst.layout.shape[0]):
+            ranges = ((row, row + 1), *((0, n) for n in dst.layout.shape[1:]))
+            a = _part(dst, 0, ranges)
+            isa.dma_compute(a, [_part(src, 0, ranges), a], "add", oob_mode=oob_mode)
+        return
+    isa.dma_compute(dst, [src, dst], "add", oob_mode=oob_mode)
+
+
+def _repeats(index: Any) -> bool:
+    core = machine.current()
+    if not core.execute or not isinstance(index, NkiTensor):
+        return False
+    values = index.array().reshape(-1)
+    return len(np.unique(values)) < values.size
 
 
 def atomic_rmw(dst: Any, value: Any, op: Any, *, mask: Any = None, **_: Any) -> None:

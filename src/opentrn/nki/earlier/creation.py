@@ -74,7 +74,10 @@ def rand(shape: Any, dtype: Any = float32, **_: Any) -> Any:
         sizes = (*sizes, 1)
 
     def emit(dst: NkiTensor) -> None:
-        isa.rand2(dst, 0.0, 1.0)
+        bits = machine.current().allocate(dst.layout.shape, uint32, MemoryRegion.sbuf)
+        isa.rng(bits)
+        isa.tensor_scalar(bits, bits, "right_shift", 8)  # 24 bits: what a float32 holds exactly
+        isa.tensor_scalar(dst, bits, "multiply", 2.0**-24)
 
     return Deferred(sizes, dtype_of(dtype, float32), emit, regions=(MemoryRegion.sbuf,)).defer()
 

@@ -46,6 +46,8 @@ def jit(func: Any = None, mode: str = "auto", **options: Any) -> Any:
         return profile(func, **options)
     if mode not in _MODES:
         raise ValidationError(f"nki.jit(mode={mode!r}): the modes are {', '.join(sorted(_MODES | {'benchmark', 'profile'}))}", caller())
+    if mode == "simulation":
+        options["simulation"] = True
     if func is None:
         return lambda function: _kernel(function, Kernel, options)
     return _kernel(func, Kernel, options)
@@ -60,4 +62,4 @@ profile = _decorator("profile", Profile, "Run a kernel and write a profile of it
 
 def simulate_kernel(kernel: Any, *args: Any, **kwargs: Any) -> Any:
     """Run a kernel (or a plain function) and return its results."""
-    return _kernel(kernel, Kernel, {}).run(args, kwargs)
+    return _kernel(kernel, Kernel, {"simulation": True}).run(args, kwargs)

@@ -525,7 +525,8 @@ def tensor_scalar_cumulative(*, src: Any, dst: Any, op0: Any, op1: Any, imm0: An
     if region is False:
         return
     ranges, rows = ranges_of(region), _par_range(region, source.par)
-    second = None if imm1 is None else column_or_number(imm1, rows)
+    loads = reduce_cmd is not None and reduce_cmd.name == "load_reduce"  # the others have no use for imm1
+    second = column_or_number(imm1, rows) if loads and imm1 is not None else None
     isa.tensor_scalar_cumulative(
         part(target, ranges), part(source, ranges), op0, op1, column_or_number(imm0, rows), imm1=second, reduce_cmd=reduce_cmd
     )

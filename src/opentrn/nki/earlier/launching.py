@@ -12,7 +12,8 @@ import numpy as np
 
 from opentrn import hardware
 from opentrn.errors import ValidationError
-from opentrn.neuroncore import machine
+from opentrn.neuroncore import isa, machine
+from opentrn.neuroncore.memory import MemoryRegion
 from opentrn.neuroncore.source import caller
 from opentrn.neuroncore.tensor import NkiTensor
 from opentrn.nki import launch
@@ -50,15 +51,20 @@ def _to_tiles(value: Any) -> Any:
     return value
 
 
-def _from_tiles(value: Any) -> Any:
+def _from_tiles(value: Any, simulation: bool) -> Any:
     if type(value) is Tile:
-        return value.nki
+        view = value.nki
+        if simulation and view.layout.on_chip:  # the simulator hands out tiles, the device does not
+            out = machine.current().allocate(view.layout.shape, view.layout.dtype, MemoryRegion.private_hbm)
+            isa.dma_copy(out, view)
+            return out
+        return view
     if isinstance(value, Blocks):
         raise ValidationError(f"the kernel returns {value!r}; store it to an nl.shared_hbm tensor and return that", caller())
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
-        return type(value)(_from_tiles(v) for v in value)
+        return type(value)(_from_tiles(v, simulation) for v in value)
     if isinstance(value, dict):
-        return {k: _from_tiles(v) for k, v in value.items()}
+        return {k: _from_tiles(v, simulation) for k, v in value.items()}
     return value
 
 
@@ -103,7 +109,7 @@ class Kernel:
             try:
                 result = function(*_to_tiles(a), **_to_tiles(k))
                 flush()
-                return _from_tiles(result)
+                return _from_tiles(result, bool(self.options.get("simulation")))
             finally:
                 _state.deferred = None
 

@@ -279,6 +279,8 @@ class Tile:
     __iter__ = None  # indexing past the end is an error of its own kind, so the iteration protocol would never stop
 
     def __bool__(self) -> bool:
+        if self.deferred is None and not self.buffer.on_chip:
+            return True  # `if bias:` asks whether a tensor was passed
         raise fail("the value of a tile is not known when the kernel is traced; branch on Python numbers, or select with nl.where")
 
     @property

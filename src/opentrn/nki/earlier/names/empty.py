@@ -1,1 +1,0 @@
-"""A package of the earlier API of which only the submodules matter."""
