@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from opentrn.profiling import Profile
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": True})
+@click.command("profile", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": True})
 @click.argument("script", type=click.Path())
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.option("--chip", help="trn1, trn2, trn3, trn4, inf2, or a hardware file (default: trn3, or what the environment says).")
@@ -33,47 +33,30 @@ def command(
 
     A kernel that raises half-way is shown up to there, and the exit code is 1.
     """
+    import contextlib
+    import sys
+
+    from opentrn.cli.run import execute, prepare
     from opentrn.neuroncore import machine
     from opentrn.nki import launch
 
     for path in (trace_path, html_path, json_path):
         _check_writable(path)
+    code = prepare(script, arguments, chip)
     name = chip or machine.default_chip()
-    failure: BaseException | None = None
-    with launch.session(chip=name, execute=not no_values, record=True) as session:
-        failure = _run(script, list(arguments), quiet=json_path == "-")
-    if not session.launches:
-        if failure is not None:
-            raise failure
-        raise OpenTrnError(f"{script} launched no kernel; call a function decorated with @nki.jit on arrays")
+    # With the document on standard output, what the script prints must not be mixed into it.
+    redirect = contextlib.redirect_stdout(sys.stderr) if json_path == "-" else contextlib.nullcontext()
+    with launch.session(chip=name, execute=not no_values, record=True) as session, redirect:
+        exit_code = execute(code, script)
     profiles = _profiles(session.launches, reorder)
-    if not profiles:
-        raise failure or OpenTrnError(f"no kernel of {script} issued an instruction")
-    _write(profiles, name, Path(script).name, trace_path, html_path, parquet_dir, json_path)
+    if not profiles and exit_code == 0:
+        raise OpenTrnError(f"{script} launched no kernel; call a function decorated with @nki.jit on arrays")
+    if profiles:
+        _write(profiles, name, Path(script).name, trace_path, html_path, parquet_dir, json_path)
     if json_path != "-":
         for number, profile in enumerate(profiles):
             _show(profile, number, lines)
-    if failure is not None:
-        raise failure
-
-
-def _run(script: str, arguments: list[str], quiet: bool) -> BaseException | None:
-    """Run the script; its failure is returned, so that what ran until then can be shown."""
-    import contextlib
-    import sys
-
-    from opentrn.cli.run import execute
-
-    # With the document on standard output, what the script prints must not be mixed into it.
-    redirect = contextlib.redirect_stdout(sys.stderr) if quiet else contextlib.nullcontext()
-    try:
-        with redirect:
-            execute(script, arguments)
-    except SystemExit as leave:
-        return None if leave.code in (None, 0) else leave
-    except (KeyboardInterrupt, Exception) as error:
-        return error
-    return None
+    raise click.exceptions.Exit(exit_code)
 
 
 def _check_writable(path: str | None) -> None:
@@ -89,7 +72,7 @@ def _check_writable(path: str | None) -> None:
 def _profiles(launches: list[Any], reorder: bool) -> list[Profile]:
     from opentrn.profiling import profile
 
-    return [profile(entry, reorder=reorder) for entry in launches if any(len(p) for p in entry.programs)]
+    return [profile(entry, reorder=reorder or None) for entry in launches if any(len(p) for p in entry.programs)]
 
 
 def _write(
@@ -157,9 +140,13 @@ def _show(profile: Profile, number: int, num_lines: int) -> None:
     if rows:
         table = Table(box=None, pad_edge=False, header_style="dim")
         for title in ("line", "critical us", "issued", "source"):
-            table.add_column(title, justify="right" if title in ("critical us", "issued") else "left", no_wrap=True)
-        for entry in rows:
-            table.add_row(f"{Path(entry.file).name}:{entry.line}", f"{entry.critical_us:,.1f}", f"{entry.count:,}",
+            fixed = title != "source"
+            table.add_column(title, justify="right" if title in ("critical us", "issued") else "left", no_wrap=True,
+                             min_width=len(title) if fixed else None)  # fmt: skip
+        places = [f"{Path(entry.file).name}:{entry.line}" for entry in rows]
+        table.columns[0].min_width = max(map(len, places))
+        for place, entry in zip(places, rows, strict=True):
+            table.add_row(place, f"{entry.critical_us:,.1f}", f"{entry.count:,}",
                           entry.text.replace("[", "\\["))  # fmt: skip
         console.print(table)
     for found in advice(profile)[:4]:

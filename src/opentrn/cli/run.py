@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import CodeType, TracebackType
 
@@ -12,7 +13,7 @@ import click
 
 from opentrn.errors import OpenTrnError
 
-__all__ = ["command"]
+__all__ = ["command", "execute", "prepare"]
 
 
 @click.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -28,17 +29,26 @@ def command(chip: str | None, uninitialized: str, script: str, arguments: tuple[
 
     The script's own exit code is passed on. ARGUMENTS reach it in sys.argv.
     """
+    os.environ["OPENTRN_UNINITIALIZED"] = uninitialized
+    raise click.exceptions.Exit(execute(prepare(script, arguments, chip), script))
+
+
+def prepare(script: str, arguments: Sequence[str], chip: str | None) -> CodeType:
+    """Make the process ready for a script, as ``python SCRIPT ARGUMENTS`` would, with the public modules importable.
+
+    Raises:
+        OpenTrnError: the script cannot be read, or no such chip.
+    """
     path = _script(script)
     if chip is not None:
         _choose_chip(chip)
     from opentrn.public_names import install
 
-    os.environ["OPENTRN_UNINITIALIZED"] = uninitialized
     install()
     code = _compiled(path)
     sys.argv = [script, *arguments]
     sys.path.insert(0, str(path.resolve().parent))
-    raise click.exceptions.Exit(_execute(code, script))
+    return code
 
 
 def _script(script: str) -> Path:
@@ -72,8 +82,8 @@ def _compiled(path: Path) -> CodeType:
         raise OpenTrnError(f"{path} is not a Python script: {error}") from None
 
 
-def _execute(code: CodeType, script: str) -> int:
-    """Run the script as ``__main__``; returns its exit code."""
+def execute(code: CodeType, script: str) -> int:
+    """Run the script as ``__main__``; returns its exit code. Its errors are shown, as `python` shows them, without our frames."""
     main = type(sys)("__main__")
     main.__dict__.update(__file__=script, __builtins__=__builtins__, __cached__=None)
     sys.modules["__main__"] = main
