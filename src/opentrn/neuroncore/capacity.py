@@ -6,6 +6,7 @@ it, whatever Python variables still name it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,13 +28,14 @@ def weight(allocation: Allocation) -> float:
     return allocation.bytes_per_partition * quadrants / 4
 
 
-def live_bytes(allocations: list[Allocation], region: MemoryRegion, length: int) -> np.ndarray:
+def live_bytes(allocations: Sequence[Allocation], region: MemoryRegion, length: int) -> np.ndarray:
     """Bytes a partition in use at each instruction, for the tensors that the allocator places."""
-    change = np.zeros(length + 1)
-    for a in allocations:
-        if a.region is region and a.first_use >= 0 and a.address is None:
-            change[a.first_use] += weight(a)
-            change[a.last_use + 1] -= weight(a)
+    found = [(a.first_use, a.last_use + 1, weight(a)) for a in allocations
+             if a.region is region and a.first_use >= 0 and a.address is None]  # fmt: skip
+    if not found:
+        return np.zeros(length)
+    first, end, size = (np.array(column) for column in zip(*found, strict=True))
+    change = np.bincount(first, size, length + 1) - np.bincount(end, size, length + 1)
     return np.cumsum(change[:-1])
 
 
@@ -53,6 +55,7 @@ def check(core: Core) -> None:
     Raises:
         CapacityError: with the line that allocated the tensor which did not fit any more.
     """
+    core.settle_uses()
     for region in (MemoryRegion.sbuf, MemoryRegion.psum):
         limit = core.capacity(region)
         needed, where = peak(core.allocations, region, core.count)

@@ -36,10 +36,11 @@ class Layout:
         indirect: None, ``"scalar"``, ``"vector"`` or ``"tensor"`` (dynamic addressing).
         num_partitions, free_size: the view's extent as the engines see it.
         byte_strides: strides in host bytes for a storage without padding.
+        slices: layouts of the slices taken of this one so far, by their shape.
     """
 
     __slots__ = ("shape", "strides", "dtype", "host", "region", "storage_free", "indirect", "ndim", "size",
-                 "num_partitions", "free_size", "itemsize", "byte_strides", "span", "on_chip", "id")  # fmt: skip
+                 "num_partitions", "free_size", "itemsize", "byte_strides", "span", "on_chip", "slices", "id")  # fmt: skip
 
     def __init__(
         self, shape: tuple[int, ...], strides: tuple[int, ...], dtype: DType, host: np.dtype, region: MemoryRegion,
@@ -53,6 +54,7 @@ class Layout:
         self.storage_free = storage_free
         self.indirect = indirect
         self.id = id
+        self.slices: dict[tuple[int, ...], Layout] = {}
         self.ndim = len(shape)
         size = 1
         for n in shape:

@@ -112,11 +112,13 @@ class Core:
             frame = frame.f_back
         allocations = self.allocations
         allocation = Allocation(
-            len(allocations), layout.region, num_partitions, chip_bytes, name, (frame.f_code, frame.f_lasti),
-            address, layout.dtype, layout.shape,
+            len(allocations), layout.region, num_partitions, chip_bytes, name, (frame.f_code, frame.f_lasti), address,
+            layout.dtype, layout.shape,
         )  # fmt: skip
         allocations.append(allocation)
-        if layout.region is MemoryRegion.shared_hbm and self.group is not None:
+        if not self.execute and layout.on_chip:
+            storage = Storage(layout.region, layout.dtype, host, num_partitions, free_bytes, None, allocation, FULL)
+        elif layout.region is MemoryRegion.shared_hbm and self.group is not None:
             storage = self.group.shared(self, allocation, layout, host, free_bytes)
         else:
             storage = self._storage(layout, host, num_partitions, free_bytes, allocation, address)

@@ -100,9 +100,15 @@ class Storage:
         undefined_by: line that first wrote values derived from memory never written.
     """
 
-    __slots__ = ("region", "dtype", "host", "num_partitions", "free_bytes", "pitch", "base", "data", "state",
-                 "mask", "unwritten", "allocation", "external", "undefined_by", "wide", "psum_started",
-                 "__weakref__")  # fmt: skip
+    # What most storages never need has its default on the class and costs nothing to create.
+    __slots__ = ("region", "dtype", "host", "num_partitions", "free_bytes", "pitch", "base", "data", "state", "allocation",
+                 "wide", "__dict__", "__weakref__")  # fmt: skip
+
+    mask: np.ndarray | None = None
+    unwritten: int = 0
+    external: Any = None
+    undefined_by: Source | None = None
+    psum_started: Any = None
 
     def __init__(
         self, region: MemoryRegion, dtype: DType, host: np.dtype, num_partitions: int, free_bytes: int,
@@ -117,13 +123,8 @@ class Storage:
         self.base = base
         self.data = data
         self.state = state
-        self.mask: np.ndarray | None = None
-        self.unwritten = 0
         self.allocation = allocation
-        self.external: Any = None
-        self.undefined_by: Source | None = None
         self.wide: np.ndarray | None = None
-        self.psum_started: Any = None
 
     @property
     def size_bytes(self) -> int:

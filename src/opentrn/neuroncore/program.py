@@ -58,6 +58,23 @@ class Recorder:
             operands.append(tensor.storage.allocation.id)
             operands.append(tensor.offset)
 
+    def uses(self, table: Sequence[Plan], num_allocations: int) -> tuple[np.ndarray, np.ndarray]:
+        """First and last instruction that used each of a core's tensors, -1 for none; ``table`` has the plans by number."""
+        first = np.full(num_allocations, -1, dtype=np.int64)
+        last = first.copy()
+        if not len(self.plan_ids):
+            return first, last
+        plan = np.frombuffer(self.plan_ids, dtype=np.int32)
+        used, inverse = np.unique(plan, return_inverse=True)
+        widths = np.array([len(table[p].operands) for p in used.tolist()], dtype=np.int64)[inverse]
+        index = np.repeat(np.arange(len(plan)), widths)
+        owner = np.frombuffer(self.operands, dtype=np.int64)[0::2]
+        own = owner >= 0
+        index, owner = index[own], owner[own]
+        last[owner] = index  # the last assignment stays
+        first[owner[::-1]] = index[::-1]
+        return first, last
+
     def _new_site(self, frame: FrameType) -> int:
         if source.pinned is not None:
             return self._site(source.pinned)
@@ -183,6 +200,7 @@ def finish(
     recorder: Recorder, core: Core, name: str, source: Source | None, launch: Sequence[Allocation] = (), api: str = "nki",
 ) -> Program:  # fmt: skip
     """Turn what a recorder collected into a Program; ``launch`` are the tensors that belong to no one core."""
+    core.settle_uses()
     plan_ids = np.frombuffer(recorder.plan_ids, dtype=np.int32) if len(recorder.plan_ids) else np.zeros(0, np.int32)
     used, plan = np.unique(plan_ids, return_inverse=True)
     table = core._plan_list

@@ -207,6 +207,35 @@ class NkiTensor(NKIObject):
         if type(key) is not tuple:
             key = (key,)
         num_dims = layout.ndim
+        if len(key) == num_dims and self.indirection is None:
+            # Slices start:stop and : only, the commonest by far: the resulting layout is remembered by its counts.
+            offset = self.offset
+            counts = []
+            for k, size, stride in zip(key, shape, strides):  # noqa: B905  (equally long)
+                if type(k) is not slice or k.step is not None:
+                    break
+                start, stop = k.start, k.stop
+                if type(start) is int and type(stop) is int and 0 <= start < stop <= size:
+                    counts.append(stop - start)
+                    offset += start * stride
+                elif start is None and stop is None:
+                    counts.append(size)
+                else:
+                    break
+            else:
+                counts = tuple(counts)
+                view = _new(NkiTensor)
+                view.storage = self.storage
+                view.offset = offset
+                view.indirection = None
+                view._array = None
+                child = layout.slices.get(counts)
+                if child is None:
+                    child = layout.slices[counts] = intern_layout(
+                        counts, strides, layout.dtype, layout.host, layout.region, layout.storage_free, None
+                    )
+                view.layout = child
+                return view
         if len(key) != num_dims or Ellipsis in key:
             key = self._expand_key(key)
         offset = self.offset
