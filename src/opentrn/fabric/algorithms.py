@@ -92,9 +92,11 @@ def _two_cycles(count: int) -> list[np.ndarray]:
     return [high * count + turned, turned * count + high]
 
 
-def ring(schedule: Schedule, grid: Grid, size: float, round: int, *, gather: bool, pairs: bool = False) -> int:
-    """Ring, or KangaRing over pairs of a chip's ranks: both directions of each cycle carry a colour."""
-    del gather  # both halves send one chunk a round to the next rank
+def ring(schedule: Schedule, grid: Grid, size: float, round: int, *, pairs: bool = False) -> int:
+    """Ring, or KangaRing over pairs of a chip's ranks: both directions of each cycle carry a colour.
+
+    Both halves send one chunk a round to the next rank.
+    """
     paths: list[np.ndarray] = []
     if pairs:
         half = grid.counts[0] // 2
@@ -106,7 +108,8 @@ def ring(schedule: Schedule, grid: Grid, size: float, round: int, *, gather: boo
     colours = [(path, direction) for path in paths for direction in (1, -1)]
     rate = rank_bytes_per_us(grid.topology, grid.num_ranks - 1)
     if pairs:
-        rate /= 2  # a primary writes for itself and its secondary
+        # A primary writes for itself and its secondary, and the pair exchanges its own part once.
+        rate *= (1 - 1 / num_nodes) / (1 - 1 / grid.local) / 2
     instances = np.arange(grid.num_instances)[:, None] * grid.local
     for colour, (path, direction) in enumerate(colours):
         order = np.argsort(path)
@@ -114,8 +117,16 @@ def ring(schedule: Schedule, grid: Grid, size: float, round: int, *, gather: boo
         source, target = (instances + source).reshape(-1), (instances + target).reshape(-1)
         chunk = size / len(colours) / num_nodes
         for step in range(num_nodes - 1):
-            schedule.add(colour, round + step, source, target, chunk, rate)
+            schedule.add(_stream(grid.topology, colour), round + step, source, target, chunk, rate)
     return round + num_nodes - 1
+
+
+def _stream(topology: Topology, colour: int) -> int:
+    """The schedule's colour for a colour of a ring.
+
+    With one stream a rank's collective core starts a step of all its colours together and waits for all of them.
+    """
+    return colour if topology.runtime.parallel_streams > 1 else 0
 
 
 def num_channels(grid: Grid) -> int:
@@ -123,14 +134,15 @@ def num_channels(grid: Grid) -> int:
     return max(2, grid.topology.runtime.max_channels)
 
 
-def flat_ring(schedule: Schedule, grid: Grid, size: float, round: int, *, gather: bool) -> int:
+def flat_ring(schedule: Schedule, grid: Grid, size: float, round: int, step_us: float) -> int:
     """One ring over all ranks of all instances, in several channels that leave an instance at different chips."""
-    del gather
     topology = grid.topology
     path = cycles(grid, grid.counts[0], lambda index: index)[0]
     channels = num_channels(grid)
     rate = rank_bytes_per_us(topology, grid.num_ranks - 1)
     num_chips = prod(grid.counts[1:])
+    # Channels cross the network at different chips and advance by themselves, sharing a rank's collective core.
+    issue_us = step_us / channels + topology.runtime.message_us
     for channel in range(channels):
         turn = channel // 2 * 2 * num_chips // channels * grid.counts[0]
         inside = np.roll(path, turn)
@@ -138,7 +150,8 @@ def flat_ring(schedule: Schedule, grid: Grid, size: float, round: int, *, gather
         order = np.argsort(whole)
         source, target = whole[order], np.roll(whole, -1 if channel % 2 == 0 else 1)[order]
         for step in range(grid.num_ranks - 1):
-            schedule.add(channel, round + step, source, target, size / channels / grid.num_ranks, rate)
+            chunk = size / channels / grid.num_ranks
+            schedule.add(channel, round + step, source, target, chunk, rate, 0.0, issue_us)
     return round + grid.num_ranks - 1
 
 

@@ -29,9 +29,6 @@ def rank_bytes_per_us(topology: Topology, num_peers: float) -> float:
     return limit * 1e3
 
 
-
-
-
 def ring_half(topology: Topology, where: Geometry, *, pairs: bool = False) -> Phase:
     """A ring over all ranks that crosses each axis as seldom as it can.
 
@@ -55,8 +52,7 @@ def ring_half(topology: Topology, where: Geometry, *, pairs: bool = False) -> Ph
         edges.append((reached * (1 - 1 / span.count), step_us(topology, span), moved / capacity))
         reached /= span.count
     if where.network:
-        ports = max(1.0, where.chips_per_instance / where.network.axis.chips_per_port)
-        channels = min(float(max(1, topology.runtime.max_channels)), ports)
+        channels = ring_channels(topology, where)
         port = where.network.axis.bandwidth_gb_per_s * 1e3 * where.ranks_per_chip / where.core.sharing
         link = moved / (port * channels)
         edges.append((reached * (1 - 1 / where.network.count), step_us(topology, where.network), link))
@@ -65,6 +61,13 @@ def ring_half(topology: Topology, where: Geometry, *, pairs: bool = False) -> Ph
     # A chunk on its way waits at each edge for its own transfer alone; the busiest edge or engine sets the pace.
     along = sum(count * max(link, engine / streams) for count, _, link in edges) / (nodes - 1)
     return Phase("kangaring" if pairs else "ring", latency, slowest, max(0.0, slowest - along))
+
+
+def ring_channels(topology: Topology, where: Geometry) -> float:
+    """Rings that leave an instance side by side: at most one a network port that the group reaches."""
+    assert where.network is not None
+    ports = max(1.0, where.chips_per_instance / where.network.axis.chips_per_port)
+    return min(float(max(1, topology.runtime.max_channels)), ports)
 
 
 def _has_two_cycles(where: Geometry) -> bool:
@@ -86,9 +89,6 @@ def ring_capacity(where: Geometry, span: Span, innermost: bool) -> float:
     return 2.0
 
 
-
-
-
 def mesh_half(topology: Topology, where: Geometry) -> list[Phase]:
     """Direct writes between chips in one step, then an exchange inside each chip in another."""
     phases = []
@@ -101,6 +101,7 @@ def mesh_half(topology: Topology, where: Geometry) -> list[Phase]:
             load / (span.link_bytes_per_us * where.ranks_per_chip)
             for span, load in zip(where.chips, mesh_loads(where.chips), strict=True)
         ]
+        latency += (num_chips - 1) / where.ranks_per_chip * topology.runtime.message_us
         phases.append(Phase("between chips", latency, max(per_rank, *loads)))
     if where.ranks_per_chip > 1:
         rate = rank_bytes_per_us(topology, where.ranks_per_chip - 1)
@@ -143,9 +144,6 @@ def _is_line(span: Span) -> bool:
 
 def _ring_distance_sum(count: float) -> float:
     return count * count / 4 if count % 2 == 0 else (count * count - 1) / 4
-
-
-
 
 
 def rdh_half(topology: Topology, where: Geometry) -> Phase | None:
@@ -204,9 +202,6 @@ def _is_power_of_two(count: float) -> bool:
     return count >= 1 and isclose(count, 2 ** round(log2(count)))
 
 
-
-
-
 def torus_half(topology: Topology, where: Geometry) -> Phase | None:
     """Multi-dimensional buckets: two colours of data an axis (one a direction) visit the axes in rotated order.
 
@@ -235,9 +230,6 @@ def torus_half(topology: Topology, where: Geometry) -> Phase | None:
     return Phase("torus", latency, transfer)
 
 
-
-
-
 def network_half(topology: Topology, where: Geometry, algorithm: str) -> Phase:
     """One half among the same-position ranks of all instances, `size` being the whole of what they hold together.
 
@@ -263,12 +255,26 @@ def network_half(topology: Topology, where: Geometry, algorithm: str) -> Phase:
     return Phase(f"network {algorithm}", steps * step_us(topology, span) + issue, moved / rate)
 
 
-
-
-
 def tree_depth_us(topology: Topology, where: Geometry) -> float:
     """The latency of one message from the root of a tree to its furthest leaf."""
     return sum(ceil(log2(span.count)) * step_us(topology, span) for span in where.spans)
+
+
+def tree_us_per_byte(topology: Topology, where: Geometry) -> float:
+    """Transfer time of one half through a double binary tree.
+
+    A rank that is inner in one tree and leaf in the other sends the data up once and down once, some five quarters of
+    it per half where trees are not perfect; on links, edges of several ranks of a chip meet, twice on a switch's port.
+    """
+    crowding = 1.25
+    slowest = crowding / rank_bytes_per_us(topology, 4)
+    for depth, span in enumerate(where.chips):
+        # Outer axes are crossed by the few edges near the root.
+        edges = (crowding if _is_line(span) else 2.0) / (1 if depth == 0 else 2)
+        slowest = max(slowest, edges / (span.link_bytes_per_us * where.ranks_per_chip))
+    if where.network:
+        slowest = max(slowest, 2.0 / (where.network.link_bytes_per_us * where.ranks_per_chip))
+    return slowest
 
 
 def switch_pipeline_us(topology: Topology, where: Geometry) -> float:

@@ -135,9 +135,7 @@ def collective_estimate(
     return Estimate(operation(op), size_bytes, ranks, found.algorithm, time, found.phases)
 
 
-def send_time_us(
-    size_bytes: float, source: int, target: int, on: Topology | str, *, siblings: bool = True
-) -> float:
+def send_time_us(size_bytes: float, source: int, target: int, on: Topology | str, *, siblings: bool = True) -> float:
     """Time of one point-to-point transfer, such as an activation between two pipeline stages.
 
     siblings: whether every rank of the source's chip sends at the same time, as the ranks of a pipeline stage do.

@@ -59,9 +59,7 @@ class Cost:
         for phase in self.phases:
             if phase.hiding_us_per_byte:
                 merged[phase] = merged.get(phase, 0) + 1
-        return tuple(
-            (times * phase.latency_us, times * phase.hiding_us_per_byte) for phase, times in merged.items()
-        )
+        return tuple((times * phase.latency_us, times * phase.hiding_us_per_byte) for phase, times in merged.items())
 
 
 class Curve:

@@ -68,6 +68,7 @@ def run(
     num_expected,
     target_bucket,
     size_bytes,
+    start_us,
     engine,
     engine_us,
     chip_delay_us,
@@ -75,14 +76,13 @@ def run(
     route_link,
     route_delay_us,
     link_rate,
-    round_us,
 ):
     """Run a schedule; returns (finish time of every rank, bytes carried by every link, number of events).
 
     A bucket is (round * num_colours + colour) * num_ranks + rank; `bucket_start` gives its messages, `num_expected` how
-    many arrive there; `target_bucket` is where a message arrives. A message occupies link `engine`, its sender's, for
-    `engine_us` (negative: its engine never delays it), then the links of its range of `route_link`. One that stays on
-    its chip has no such links and takes `chip_delay_us` instead.
+    many arrive there; `target_bucket` is where a message arrives. A message starts `start_us` after its bucket opens,
+    occupies link `engine`, its sender's, for `engine_us` (negative: its engine never delays it), then the links of its
+    range of `route_link`. One that stays on its chip has no such links and takes `chip_delay_us` instead.
     """
     num_buckets = num_rounds * num_colours * num_ranks
     stride = num_colours * num_ranks
@@ -115,12 +115,13 @@ def run(
             bucket = next_start
             opened[bucket] = 0.0
             next_start += 1
-        first, last, push_time = 0, 0, 0.0
+        first, last, push_time, opening = 0, 0, 0.0, False
         if bucket >= 0:
             # Open a bucket: its messages start, and the one behind it opens too if nothing is awaited.
             now = opened[bucket]
+            opening = True
             first, last = bucket_start[bucket], bucket_start[bucket + 1]
-            push_time = now + round_us
+            push_time = now
             following = -1
             if waiting[bucket] == 0:
                 done = max(now, arrived[bucket])
@@ -157,23 +158,16 @@ def run(
             hop = position[message]
             arrives = True
             if hop == 0:
-                at = now
+                # The sender's DMA engines work on all of its messages at once, so they hold up the tail, not the head.
+                tail[message] = now
                 if engine_us[message] >= 0.0:
-                    at = max(now, free[engine[message]])
-                    free[engine[message]] = at + engine_us[message]
+                    free[engine[message]] = max(now, free[engine[message]]) + engine_us[message]
                     carried[engine[message]] += size
-                    tail[message] = at + engine_us[message]
-                else:
-                    tail[message] = at
+                    tail[message] = free[engine[message]]
                 hop = 1
-                position[message] = 1
                 if begin == end:
                     tail[message] += chip_delay_us[message]
-                elif at > now:
-                    # The engine is busy: the message reaches its first link later.
-                    arrives = False
-                    first, last, push_time = message, message + 1, at
-            if arrives and begin < end:
+            if begin < end:
                 index = begin + hop - 1
                 link = route_link[index]
                 at = max(now, free[link])
@@ -198,6 +192,8 @@ def run(
                         bucket = reached + stride
                         opened[bucket] = done
         for item in range(first, last):
+            if opening:
+                push_time = now + start_us[item]
             placed = False
             for lane in range(_NUM_LANES):
                 length = lane_tail[lane] - lane_head[lane]

@@ -16,6 +16,8 @@ class Batch:
     """Messages of one colour and round: `source[i]` sends `size_bytes` (a number, or one each) to `target[i]`.
 
     engine_bytes_per_us: the rate of a sender's DMA engine for these messages (infinite: it does not limit).
+    start_us: software time before the messages start, which other messages' transfers may overlap.
+    issue_us: how long issuing one message keeps its sender, beside its bytes.
     """
 
     colour: int
@@ -24,19 +26,20 @@ class Batch:
     target: np.ndarray
     size_bytes: np.ndarray | float
     engine_bytes_per_us: float
+    start_us: float
+    issue_us: float
 
 
 @dataclass(slots=True)
 class Schedule:
     """Batches of one algorithm over `num_ranks` ranks.
 
-    round_us: software time before a round's messages start. message_us: how long issuing one message keeps its
-    sender's engine, beside its bytes.
+    start_us, issue_us: its messages' times where a batch does not say otherwise.
     """
 
     num_ranks: int
-    round_us: float
-    message_us: float
+    start_us: float
+    issue_us: float
     batches: list[Batch] = field(default_factory=list)
 
     @property
@@ -51,8 +54,20 @@ class Schedule:
     def num_rounds(self) -> int:
         return 1 + max((batch.round for batch in self.batches), default=0)
 
-    def add(self, colour: int, round: int, source, target, size_bytes, engine_bytes_per_us: float) -> None:
-        """Append a batch; messages without bytes or to oneself are left out."""
+    def add(
+        self,
+        colour: int,
+        round: int,
+        source,
+        target,
+        size_bytes,
+        engine_bytes_per_us: float,
+        start_us: float | None = None,
+        issue_us: float | None = None,
+    ) -> None:
+        """Append a batch; messages to oneself are left out."""
+        start_us = self.start_us if start_us is None else start_us
+        issue_us = self.issue_us if issue_us is None else issue_us
         source, target = np.asarray(source, dtype=np.int64), np.asarray(target, dtype=np.int64)
         keep = source != target
         if not keep.all():
@@ -60,4 +75,6 @@ class Schedule:
                 size_bytes = size_bytes[keep]
             source, target = source[keep], target[keep]
         if len(source):
-            self.batches.append(Batch(colour, round, source, target, size_bytes, engine_bytes_per_us))
+            self.batches.append(
+                Batch(colour, round, source, target, size_bytes, engine_bytes_per_us, start_us, issue_us)
+            )

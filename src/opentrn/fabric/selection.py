@@ -56,11 +56,11 @@ def curve(op: str, topology: Topology, group: RankGroup, algorithm: str, sibling
 
 def _half_based(op: str, topology: Topology, where: Geometry, algorithm: str, launch: Phase) -> list[Cost]:
     halves = _HALVES[op]
-    menu = topology.runtime.algorithms if algorithm == "auto" else (algorithm,)
+    menu = _menu(topology, where) if algorithm == "auto" else (algorithm,)
     costs: list[Cost] = []
     if "pipeline" in menu:
         costs.append(_pipeline(topology, where, launch, halves, "pipeline"))
-    if "tree" in menu:
+    if "tree" in menu and op == "all_reduce":
         costs.append(_pipeline(topology, where, launch, halves, "tree"))
     if "ring" in menu and (where.network is None or algorithm == "ring" or menu == ("ring",)):
         costs.append(_flat_ring(topology, where, launch, halves))
@@ -73,10 +73,24 @@ def _half_based(op: str, topology: Topology, where: Geometry, algorithm: str, la
     elif algorithm in ("auto", "hier") and topology.runtime.algorithms not in (("ring",), ("pipeline",)):
         small = where.num_instances <= topology.runtime.network_mesh_max_instances
         between_menu = [name for name in _BETWEEN if small or name != "mesh"]
-        pairs = [(inner, between) for inner in topology.runtime.algorithms for between in between_menu]
+        pairs = [(inner, between) for inner in _menu(topology, where) for between in between_menu]
     else:
         pairs = []
     return costs + _hierarchical(pairs, topology, where, launch, halves)
+
+
+def _menu(topology: Topology, where: Geometry) -> tuple[str, ...]:
+    """The runtime's algorithms for a group: KangaRing replaces the ring wherever it applies."""
+    names = topology.runtime.algorithms
+    if "kangaring" in names and _has_pairs(topology, where):
+        return tuple(name for name in names if name != "ring")
+    return names
+
+
+def _has_pairs(topology: Topology, where: Geometry) -> bool:
+    """Whether KangaRing applies: all ranks of every chip take part, in pairs, and there is more than one pair."""
+    whole_chips = where.ranks_per_chip == topology.ranks_per_chip
+    return whole_chips and where.ranks_per_chip % 2 == 0 and where.num_ranks / where.num_instances > 2
 
 
 def _inside(name: str, op: str, topology: Topology, where: Geometry, launch: Phase, halves: int) -> list[Cost]:
@@ -98,8 +112,7 @@ def _inner_half(name: str, topology: Topology, where: Geometry) -> list[Phase]:
     elif name == "torus":
         phase = form.torus_half(topology, where)
     elif name == "kangaring":
-        pairs = where.ranks_per_chip == topology.ranks_per_chip and where.ranks_per_chip % 2 == 0
-        phase = form.ring_half(topology, where, pairs=True) if pairs and where.num_ranks > 2 else None
+        phase = form.ring_half(topology, where, pairs=True) if _has_pairs(topology, where) else None
     else:
         phase = None
     return [phase] if phase else []
@@ -120,7 +133,8 @@ def _flat_ring(topology: Topology, where: Geometry, launch: Phase, halves: int) 
     phase = form.ring_half(topology, where)
     runtime = topology.runtime
     steps = halves * (where.num_ranks - 1)
-    switching = steps * (runtime.max_channels - 1) * runtime.channel_switch_us if where.network else 0.0
+    further = form.ring_channels(topology, where) - 1 if where.network else 0.0
+    switching = steps * further * runtime.channel_switch_us
     return Cost(
         "ring",
         (launch, *[phase] * halves),
@@ -153,9 +167,11 @@ def _hierarchical(
 
 
 def _pipeline(topology: Topology, where: Geometry, launch: Phase, halves: int, name: str) -> Cost:
-    depth = form.tree_depth_us if name == "tree" else form.switch_pipeline_us
-    latency = halves * depth(topology, where)
-    transfer = halves * form.pipeline_us_per_byte(topology, where)
+    if name == "tree":
+        latency, transfer = form.tree_depth_us(topology, where), form.tree_us_per_byte(topology, where)
+    else:
+        latency, transfer = form.switch_pipeline_us(topology, where), form.pipeline_us_per_byte(topology, where)
+    latency, transfer = halves * latency, halves * transfer
     return Cost(
         name,
         (launch, Phase(name, latency, transfer)),
@@ -166,17 +182,7 @@ def _pipeline(topology: Topology, where: Geometry, launch: Phase, halves: int, n
 
 def _broadcasts(topology: Topology, where: Geometry, launch: Phase) -> list[Cost]:
     """A pipelined tree, or direct writes from the root to every chip and an exchange inside each."""
-    whole = where.num_ranks / (where.num_ranks - 1)
-    tree = _pipeline(topology, where, launch, 1, "tree")
-    phase = tree.phases[1]
-    costs = [
-        Cost(
-            "tree",
-            (launch, Phase("tree", phase.latency_us, phase.us_per_byte * whole)),
-            tree.pipeline_us,
-            tree.pipeline_saturation_us,
-        )
-    ]
+    costs = [_pipeline(topology, where, launch, 1, "tree")]
     if where.network is None:
         num_peers = where.num_ranks - 1
         rate = form.rank_bytes_per_us(topology, num_peers)

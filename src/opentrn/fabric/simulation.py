@@ -13,6 +13,7 @@ import numpy as np
 
 from opentrn.errors import OpenTrnError
 from opentrn.fabric import algorithms
+from opentrn.fabric.closed_form import ring_channels
 from opentrn.fabric.collectives import curve_of
 from opentrn.fabric.cost import Cost
 from opentrn.fabric.geometry import geometry
@@ -22,6 +23,8 @@ from opentrn.fabric.operations import operation
 from opentrn.fabric.schedule import Schedule
 from opentrn.fabric.topologies import Topology, topology
 
+# About 2 GB of message records; beyond that the closed form is the tool.
+_MAX_MESSAGES = 20_000_000
 _INNER = {"mesh": algorithms.mesh, "rdh": algorithms.rdh, "torus": algorithms.torus}
 
 
@@ -71,7 +74,10 @@ def simulate(
     chosen = curve_of(op, first, on, algorithm, siblings=False).choose(size_bytes)
     if first.num_ranks == 1:
         return SimulatedCollective(op, size_bytes, "none", 0.0, np.zeros((len(groups), 1)), np.zeros(0), 0, 0)
+    if op.startswith("all_to_all"):
+        _check_count(first.num_ranks**2 * len(groups), first.num_ranks, op)
     schedule = build_schedule(op, size_bytes, first, on, chosen)
+    _check_count(schedule.num_messages * len(groups), first.num_ranks, op)
     members = np.concatenate([np.sort(other.members()) for other in groups])
     if len(np.unique(members)) != len(members) or members.max() >= on.num_ranks:
         raise OpenTrnError(f"groups that are simulated together must be disjoint ranks of {on.name}")
@@ -87,6 +93,14 @@ def simulate(
         schedule.num_messages * len(groups),
         num_events,
     )
+
+
+def _check_count(num_messages: int, num_ranks: int, op: str) -> None:
+    if num_messages > _MAX_MESSAGES:
+        raise OpenTrnError(
+            f"{op} of {num_ranks} ranks takes {num_messages:,} messages, more than the {_MAX_MESSAGES:,} that a "
+            f"message-level run holds; use the closed form (leave --simulate out) or fewer ranks"
+        )
 
 
 def build_schedule(op: str, size_bytes: float, group: RankGroup, on: Topology, chosen: Cost) -> Schedule:
@@ -107,7 +121,12 @@ def build_schedule(op: str, size_bytes: float, group: RankGroup, on: Topology, c
         size_bytes *= 1 if op.startswith("all_to_all") else group.num_ranks
         algorithms.exchange(schedule, grid, size_bytes, 0)
         return schedule
-    if algorithm == "tree" or op == "broadcast":
+    if op == "broadcast" and algorithm == "mesh":
+        rate = algorithms.rank_bytes_per_us(on, group.num_ranks - 1)
+        others = np.arange(1, group.num_ranks)
+        schedule.add(0, 0, np.zeros_like(others), others, size_bytes, rate)
+        return schedule
+    if algorithm == "tree":
         phase = chosen.phases[1]
         algorithms.tree(
             schedule,
@@ -147,7 +166,7 @@ def _inner(schedule: Schedule, grid: algorithms.Grid, size: float, round: int, n
     if name == "none":
         return round
     if name in ("ring", "kangaring"):
-        return algorithms.ring(schedule, grid, size, round, gather=gather, pairs=name == "kangaring")
+        return algorithms.ring(schedule, grid, size, round, pairs=name == "kangaring")
     return _INNER[name](schedule, grid, size, round, gather=gather)
 
 
@@ -171,11 +190,10 @@ def _flat_ring(schedule: Schedule, grid: algorithms.Grid, op: str, size: float) 
     if runtime.channel_switch_us and size > runtime.channel_min_bytes:
         span = np.log2(runtime.channel_max_bytes / runtime.channel_min_bytes)
         opened = min(1.0, float(np.log2(size / runtime.channel_min_bytes) / span))
-        step_us += opened * (runtime.max_channels - 1) * runtime.channel_switch_us
-    schedule.round_us, schedule.message_us = 0.0, step_us / algorithms.num_channels(grid)
-    round = algorithms.flat_ring(schedule, grid, size, 0, gather=op == "all_gather")
+        step_us += opened * (ring_channels(grid.topology, grid.where) - 1) * runtime.channel_switch_us
+    round = algorithms.flat_ring(schedule, grid, size, 0, step_us)
     if op == "all_reduce":
-        algorithms.flat_ring(schedule, grid, size, round, gather=True)
+        algorithms.flat_ring(schedule, grid, size, round, step_us)
 
 
 @lru_cache(maxsize=32)
@@ -213,12 +231,13 @@ def _run(schedule: Schedule, members: np.ndarray, num_groups: int, on: Topology)
         each = np.tile(sizes, num_groups)[order] if isinstance(sizes, np.ndarray) else np.full(len(source), sizes)
         # An engine that outruns all of its links never delays a message.
         limits = batch.engine_bytes_per_us < out_rate or not links.size
-        engine_us = each / batch.engine_bytes_per_us + schedule.message_us if limits else np.full(len(source), -1.0)
+        engine_us = each / batch.engine_bytes_per_us + batch.issue_us if limits else np.full(len(source), -1.0)
+        start_us = np.full(len(source), batch.start_us)
         sender = members[source].astype(np.int32)
         arrival = (base + target).astype(np.int32)
-        parts.append((base + source, arrival, each, sender, engine_us, local, lengths, links, delays))
+        parts.append((base + source, arrival, each, start_us, sender, engine_us, local, lengths, links, delays))
     bucket, *columns = (np.concatenate(column) for column in zip(*parts, strict=True))
-    target_bucket, each, sender, engine_us, local, lengths, links, delays = columns
+    target_bucket, each, start_us, sender, engine_us, local, lengths, links, delays = columns
     if (np.diff(bucket) < 0).any():
         # Batches that share a colour and round interleave by sender.
         order = np.argsort(bucket, kind="stable")
@@ -226,8 +245,8 @@ def _run(schedule: Schedule, members: np.ndarray, num_groups: int, on: Topology)
         take = np.repeat(starts[order] - (np.cumsum(lengths[order]) - lengths[order]), lengths[order])
         take += np.arange(len(links))
         links, delays = links[take], delays[take]
-        target_bucket, each, sender, engine_us, local, lengths = (
-            column[order] for column in (target_bucket, each, sender, engine_us, local, lengths)
+        target_bucket, each, start_us, sender, engine_us, local, lengths = (
+            column[order] for column in (target_bucket, each, start_us, sender, engine_us, local, lengths)
         )
     bucket_start = np.zeros(len(num_sent) + 1, dtype=np.int64)
     np.cumsum(num_sent, out=bucket_start[1:])
@@ -241,6 +260,7 @@ def _run(schedule: Schedule, members: np.ndarray, num_groups: int, on: Topology)
         num_expected,
         target_bucket,
         each,
+        start_us,
         sender,
         engine_us,
         local,
@@ -248,7 +268,6 @@ def _run(schedule: Schedule, members: np.ndarray, num_groups: int, on: Topology)
         links,
         delays,
         network.link_rate,
-        schedule.round_us,
     )
 
 

@@ -63,6 +63,7 @@ class CollectiveRuntime:
     rdh_slices: int
     network_mesh_max_instances: int
     parallel_streams: int
+    host_dispatch_us: float
     network_ring_ratio: float
     network_rdh_ratio: float
     network_mesh_ratio: float
