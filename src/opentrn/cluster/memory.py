@@ -6,6 +6,7 @@ micro-batches as its schedule keeps in flight.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -43,10 +44,11 @@ class MemoryTable:
         }
 
 
-def shared_parameters(stack: Stack, tp: np.ndarray) -> np.ndarray:
+def shared_parameters(stack: Stack, tp: Any) -> Any:
     """Weights of one layer that every expert-parallel rank holds, on one tensor-parallel rank.
 
-    Key and value projections with fewer heads than ranks are replicated, norms and routers always.
+    `tp` is a number or an array. Key and value projections with fewer heads than ranks are replicated, norms and
+    routers always.
     """
     kv_share = 1.0 if stack.kv_lora_rank else np.minimum(tp, stack.num_kv_heads)
     if stack.kv_lora_rank:
@@ -63,8 +65,8 @@ def shared_parameters(stack: Stack, tp: np.ndarray) -> np.ndarray:
     return attention + dense + stack.norm_parameters
 
 
-def expert_parameters(stack: Stack, tp: np.ndarray, ep: np.ndarray) -> np.ndarray:
-    """Weights of one layer's routed experts on one rank."""
+def expert_parameters(stack: Stack, tp: Any, ep: Any) -> Any:
+    """Weights of one layer's routed experts on one rank; `tp` and `ep` are numbers or arrays."""
     return stack.num_experts * stack.expert_parameters / (tp * ep) + 0.0 * tp
 
 

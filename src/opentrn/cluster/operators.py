@@ -112,11 +112,15 @@ def _norm(stack: Stack, tokens: float, name: str, width: float = 1.0) -> Operato
     return Operator(name, sbuf_elements=_NORM_PASSES[stack.norm] * elements, scalar_elements=elements)
 
 
-def _linear(name: str, tokens: float, k: float, n: float, bytes_each: int, **more: float) -> Operator:
-    """A matrix product with its eviction from PSUM; weights, input and output cross HBM once."""
+def _linear(
+    name: str, tokens: float, k: float, n: float, bytes_each: int, *, sbuf: float = 0.0, scalar: float = 0.0
+) -> Operator:
+    """A matrix product with its eviction from PSUM; weights, input and output cross HBM once.
+
+    `sbuf` and `scalar` are the element passes on Vector and Scalar that ride along.
+    """
     traffic = bytes_each * (tokens * k + k * n + tokens * n)
-    more = {**more, "psum_elements": more.get("psum_elements", 0.0) + tokens * n}
-    return Operator(name, gemms=(Gemm(tokens, k, n),), hbm_bytes=traffic, trains=True, **more)
+    return Operator(name, (Gemm(tokens, k, n),), tokens * n, sbuf, scalar, traffic, trains=True)
 
 
 def attention_operator(stack: Stack, part: Sharding, keys: float | None = None) -> Operator:
@@ -160,9 +164,7 @@ def _projections(stack: Stack, part: Sharding, tokens: float) -> list[Operator]:
     if stack.kv_lora_rank:
         nope = stack.head_dim - stack.rope_head_dim
         operators = [
-            _linear(
-                "q_down", tokens, stack.hidden, stack.q_lora_rank, b, sbuf_elements=3.0 * tokens * stack.q_lora_rank
-            ),
+            _linear("q_down", tokens, stack.hidden, stack.q_lora_rank, b, sbuf=3.0 * tokens * stack.q_lora_rank),
             _linear("q_up", tokens, stack.q_lora_rank, heads * stack.head_dim, b),
             _linear(
                 "kv_down",
@@ -170,7 +172,7 @@ def _projections(stack: Stack, part: Sharding, tokens: float) -> list[Operator]:
                 stack.hidden,
                 stack.kv_lora_rank + stack.rope_head_dim,
                 b,
-                sbuf_elements=3.0 * tokens * stack.kv_lora_rank,
+                sbuf=3.0 * tokens * stack.kv_lora_rank,
             ),
             _linear("kv_up", tokens, stack.kv_lora_rank, heads * (nope + stack.v_head_dim), b),
         ]
@@ -199,8 +201,8 @@ def _feed_forward(stack: Stack, part: Sharding, tokens: float) -> list[Operator]
                 stack.hidden,
                 matrices * width,
                 b,
-                scalar_elements=tokens * width,
-                sbuf_elements=(1.0 if stack.gated else 0.0) * tokens * width,
+                scalar=tokens * width,
+                sbuf=(1.0 if stack.gated else 0.0) * tokens * width,
             ),
             _linear("down", tokens, width, stack.hidden, b),
         ]
@@ -216,8 +218,8 @@ def _feed_forward(stack: Stack, part: Sharding, tokens: float) -> list[Operator]
             stack.hidden,
             stack.num_experts,
             b,
-            sbuf_elements=4.0 * tokens * stack.num_experts,
-            scalar_elements=tokens * stack.num_experts,
+            sbuf=4.0 * tokens * stack.num_experts,
+            scalar=tokens * stack.num_experts,
         ),
         # Gathering tokens by expert and scattering them back are copies through HBM.
         Operator("dispatch", sbuf_elements=2.0 * routed * stack.hidden, hbm_bytes=4.0 * b * routed * stack.hidden),
@@ -248,8 +250,8 @@ def _feed_forward(stack: Stack, part: Sharding, tokens: float) -> list[Operator]
                 stack.hidden,
                 matrices * shared,
                 b,
-                scalar_elements=tokens * shared,
-                sbuf_elements=tokens * shared,
+                scalar=tokens * shared,
+                sbuf=tokens * shared,
             )
         )
         operators.append(_linear("shared_down", tokens, shared, stack.hidden, b))
@@ -269,7 +271,7 @@ def layer_operators(stack: Stack, part: Sharding, encoder_tokens: float = 0.0) -
         _norm(stack, between, "norm"),
         *_projections(stack, part, tokens),
         attention_operator(stack, part),
-        _linear("out", tokens, heads * stack.v_head_dim, stack.hidden, part.element_bytes, sbuf_elements=residual),
+        _linear("out", tokens, heads * stack.v_head_dim, stack.hidden, part.element_bytes, sbuf=residual),
     ]
     if stack.cross_attention:
         attention += [
@@ -283,9 +285,7 @@ def layer_operators(stack: Stack, part: Sharding, encoder_tokens: float = 0.0) -
                 part.element_bytes,
             ),
             attention_operator(stack, part, keys=encoder_tokens),
-            _linear(
-                "cross_out", tokens, heads * stack.v_head_dim, stack.hidden, part.element_bytes, sbuf_elements=residual
-            ),
+            _linear("cross_out", tokens, heads * stack.v_head_dim, stack.hidden, part.element_bytes, sbuf=residual),
         ]
     feed_forward = [_norm(stack, between, "norm"), *_feed_forward(stack, part, tokens)]
     feed_forward.append(Operator("residual", sbuf_elements=residual))

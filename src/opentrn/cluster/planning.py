@@ -313,6 +313,8 @@ def _neuron_candidates(
                 "sharded weights or gradients are exchanged layer by layer beside the compute; no public "
                 "measurement of that on Neuron hardware is known"
             )
+        if found.layout.ep > 1 or any(stack.num_experts for stack in request.model.stacks):
+            remarks.append("experts evenly loaded")
         if on.chip.generation >= 4:
             remarks.append(f"no training measurement of {on.chip.title} is public: its speed is a projection")
         made.append(

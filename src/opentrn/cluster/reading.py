@@ -72,24 +72,24 @@ def _model(text: str) -> Model:
 def _described(text: str) -> Model | None:
     """A decoder spelled out: "(9 layers, width 1024, 4 heads x 256, 1 KV head, MLP 4x, vocab 8192)"."""
     patterns = (r"(\d+) layers", r"width (\d+)", r"(\d+) heads x (\d+)", r"MLP (\d+)x", r"vocab (\d+)")
-    found = [re.search(p, text) for p in patterns]
-    if not all(found):
+    found = [match for p in patterns if (match := re.search(p, text))]
+    if len(found) < len(patterns):
         return None
     layers, width, heads, mlp, vocab = found
     kv = re.search(r"(\d+) KV head", text)
-    hidden, num_heads, head_dim = int(width[1]), int(heads[1]), int(heads[2])  # type: ignore[index]
+    hidden, num_heads, head_dim = int(width[1]), int(heads[1]), int(heads[2])
     stack = Stack(
         num_layers=int(layers[1]),
         hidden=hidden,
         num_heads=num_heads,
-        ffn_hidden=hidden * int(mlp[1]),  # type: ignore[index]
+        ffn_hidden=hidden * int(mlp[1]),
         num_kv_heads=int(kv[1]) if kv else num_heads,
         head_dim=head_dim,
         v_head_dim=head_dim,
         gated=False,
         activation="relu",
     )
-    return Model(text.split("(")[0].strip(), (stack,), int(vocab[1]), False, 1024)  # type: ignore[index]
+    return Model(text.split("(")[0].strip(), (stack,), int(vocab[1]), False, 1024)
 
 
 def _number(text: str) -> float | None:

@@ -9,7 +9,7 @@ import hashlib
 import heapq
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -67,7 +67,7 @@ class Workers(Protocol):
 
     num_workers: int
 
-    def run(self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+    def run(self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Generator[Any, None, None]:
         """Results of `function(*arguments)`, in order of completion."""
         ...
 
@@ -79,7 +79,7 @@ class _Local:
     num_workers: int = 1
     _pool: ProcessPoolExecutor | None = field(default=None, repr=False)
 
-    def run(self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+    def run(self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Generator[Any, None, None]:
         if self.num_workers == 1:
             for each in arguments:
                 yield function(*each)
@@ -119,7 +119,7 @@ class _Ray:
                 raise OpenTrnError(f"cannot reach a Ray cluster at {address!r}: {error}") from None
         self.num_workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
 
-    def run(self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
+    def run(self, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Generator[Any, None, None]:
         remote = self._ray.remote(function)
         pending: list[Any] = []
         source = iter(arguments)

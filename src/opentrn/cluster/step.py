@@ -191,9 +191,7 @@ class StepModel:
 
             found, encoder = [], 0.0
             for stack in self.job.model.stacks:
-                weights = float(
-                    shared_parameters(stack, np.float64(tp)) + expert_parameters(stack, np.float64(tp), np.float64(ep))
-                )
+                weights = float(shared_parameters(stack, tp) + expert_parameters(stack, tp, ep))
                 # Adding a micro-batch's gradients to the accumulated ones reads both and writes the sum.
                 add = Operator(
                     "accumulate", sbuf_elements=weights, hbm_bytes=weights * (2.0 + 2.0 * self.job.software.grad_bytes)
@@ -259,10 +257,7 @@ class StepModel:
         trained = _trained_fraction(job)
         width = 4.0 if job.dtype == "fp32" else 2.0
         replicas, expert_replicas = dp * cp, max(1, dp * cp // ep)
-        parts = [
-            (float(shared_parameters(s, np.float64(tp))), float(expert_parameters(s, np.float64(tp), np.float64(ep))))
-            for s in model.stacks
-        ]
+        parts = [(float(shared_parameters(s, tp)), float(expert_parameters(s, tp, ep))) for s in model.stacks]
         parts.append(((model.embedding_parameters + model.stem_parameters) / tp, 0.0))
         # Replicas of a weight: every cp x dp neighbour of the same tp position; experts repeat every ep of them.
         groups = (((cp, tp), (dp, tp * cp)), ((expert_replicas, tp * ep),))
