@@ -5,6 +5,7 @@ An allocator maps the index of a block to an address. Tiles at overlapping addre
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,7 +13,38 @@ from opentrn.neuroncore import machine
 from opentrn.neuroncore.memory import MemoryRegion
 from opentrn.nki.earlier.tiles import fail
 
-__all__ = ["Placement", "psum", "sbuf"]
+__all__ = ["Placement", "psum", "sbuf", "tape"]
+
+
+class _Tape(threading.local):
+    """The allocators of a kernel in the order of its text.
+
+    The compiler sees the body of a loop once, so ``address += size`` in it happens once. Here the body runs every time, and
+    from the second time on its allocators are those of the first: each iteration starts at the same position of the tape.
+    """
+
+    def __init__(self) -> None:
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Forget a kernel."""
+        self.entries: list[tuple[Any, Any]] = []
+        self.position = 0
+
+    def place(self, site: Any, asked: Placement) -> Placement:
+        """The allocator to use for the one that the code at ``site`` asks for now."""
+        at = self.position
+        while at < len(self.entries) and self.entries[at][0] != site:
+            at += 1  # passed over a branch that was not taken this time
+        if at < len(self.entries):
+            self.position = at + 1
+            return self.entries[at][1]
+        self.entries.append((site, asked))
+        self.position = len(self.entries)
+        return asked
+
+
+tape = _Tape()
 
 
 class Placement:

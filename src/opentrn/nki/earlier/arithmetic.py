@@ -28,6 +28,7 @@ from opentrn.nki.earlier.operands import (
     flush,
     in_sbuf,
     is_number,
+    number,
     on_chip,
     promote,
     ranges_of,
@@ -58,8 +59,8 @@ def _binary(op: str, x: Any, y: Any, dtype: Any, mask: Any, default: DType | Non
         x, y = y, x
     a = on_chip(tile_of(x), f"an operand of nl.{op}")
     if is_number(y):
-        number = y.item() if isinstance(y, (np.generic, np.ndarray)) else y
-        return _with_scalar(op, a, number, reverse, _result_type(op, a.dtype, number, dtype, default), mask, a.shape, a.par)
+        y = number(y)
+        return _with_scalar(op, a, y, reverse, _result_type(op, a.dtype, y, dtype, default), mask, a.shape, a.par)
     b = on_chip(tile_of(y), f"an operand of nl.{op}")
     kind = _result_type(op, a.dtype, b.dtype, dtype, default)
     shape = a.shape if a.shape == b.shape else broadcast_shape(a.shape, b.shape)
@@ -303,7 +304,7 @@ def where(condition: Any, x: Any, y: Any, *, dtype: Any = None, mask: Any = None
             wider = broadcast_shape(shape, t.shape)
             par = par if wider == shape else t.par
             shape = wider
-    a, b = tiles
+    a, b = (number(t) if is_number(t) else t for t in tiles)
     own = [t.dtype for t in tiles if type(t) is Tile]
     default = promote(own[0], own[1]) if len(own) == 2 else promote(own[0], a if is_number(a) else b) if own else float32
     kind = dtype_of(dtype, default)
@@ -316,6 +317,8 @@ def where(condition: Any, x: Any, y: Any, *, dtype: Any = None, mask: Any = None
     if is_float(chosen.dtype):
         chosen = not_equal(chosen, 0.0, dtype="uint8")
         flush()
+    elif chosen.dtype.kind == "int":
+        chosen = chosen.view(f"u{chosen.dtype}")
     predicate = aligned(chosen, shape, par, ranges)
     on_true = a if is_number(a) else aligned(a, shape, par, ranges)
     on_false = b if is_number(b) else aligned(b, shape, par, ranges)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from opentrn.neuroncore import isa, machine
 from opentrn.neuroncore.dtypes import float32, uint32
 from opentrn.neuroncore.memory import MemoryRegion
 from opentrn.neuroncore.tensor import NkiTensor
-from opentrn.nki.earlier.operands import Deferred, dtype_of, fail, flush, is_number, region_of, tile_of
+from opentrn.nki.earlier.operands import Deferred, dtype_of, fail, flush, is_number, number, region_of, tile_of
 from opentrn.nki.earlier.tiles import allocate
 
 __all__ = ["empty_like", "full", "ndarray", "ones", "par_dim", "rand", "random_seed", "zeros", "zeros_like"]
@@ -45,8 +43,7 @@ def full(shape: Any, fill_value: Any, dtype: Any, *, buffer: Any = None, name: s
     """A tensor filled with a number."""
     if not is_number(fill_value):
         raise fail(f"nl.full: fill_value is {fill_value!r}, not a number")
-    value = fill_value.item() if isinstance(fill_value, (np.generic, np.ndarray)) else fill_value
-    return allocate(shape, dtype, buffer, name, value)
+    return allocate(shape, dtype, buffer, name, number(fill_value))
 
 
 def empty_like(a: Any, dtype: Any = None, *, buffer: Any = None, name: str = "", **_: Any) -> Any:

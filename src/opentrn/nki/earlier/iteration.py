@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from opentrn.neuroncore import machine
 from opentrn.neuroncore.source import is_ours
+from opentrn.nki.earlier.allocation import tape
 from opentrn.nki.earlier.bytecode import stored_in
 from opentrn.nki.earlier.indices import Index, as_int
 from opentrn.nki.earlier.operands import Deferred, Tile, dtype_of, fail, flush, region_of, tile_of
@@ -29,14 +31,33 @@ def _range(name: str, args: tuple) -> range:
     return range(*numbers)
 
 
-def affine_range(*args: Any, **_: Any) -> range:
+class Loop:
+    """A loop that the compiler traces once: the places that tiles are given in its body are those of the first iteration."""
+
+    def __init__(self, indices: range) -> None:
+        self.indices = indices
+
+    def __iter__(self) -> Iterator[int]:
+        start = tape.position
+        for index in self.indices:
+            tape.position = start
+            yield index
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __repr__(self) -> str:
+        return repr(self.indices)
+
+
+def affine_range(*args: Any, **_: Any) -> Loop:
     """A loop whose iterations may run in any order or at once."""
-    return _range("affine_range", args)
+    return Loop(_range("affine_range", args))
 
 
-def sequential_range(*args: Any, **_: Any) -> range:
+def sequential_range(*args: Any, **_: Any) -> Loop:
     """A loop whose iterations depend on each other."""
-    return _range("sequential_range", args)
+    return Loop(_range("sequential_range", args))
 
 
 def static_range(*args: Any, **_: Any) -> range:

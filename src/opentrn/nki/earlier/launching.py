@@ -17,6 +17,7 @@ from opentrn.neuroncore.memory import MemoryRegion
 from opentrn.neuroncore.source import caller
 from opentrn.neuroncore.tensor import NkiTensor
 from opentrn.nki import launch
+from opentrn.nki.earlier.allocation import tape
 from opentrn.nki.earlier.iteration import NeuronCores
 from opentrn.nki.earlier.tiles import Blocks, Tile, _state, flush
 
@@ -106,6 +107,7 @@ class Kernel:
         @functools.wraps(function)
         def body(*a: Any, **k: Any) -> Any:
             _state.deferred = None
+            tape.rewind()
             try:
                 result = function(*_to_tiles(a), **_to_tiles(k))
                 flush()

@@ -21,6 +21,7 @@ from opentrn.nki.earlier.operands import (
     flush,
     in_sbuf,
     is_number,
+    number,
     part,
     ranges_of,
     region_of,
@@ -75,7 +76,7 @@ def store(dst: Any, value: Any = None, *, mask: Any = None, **_: Any) -> None:
         region = region_of(mask, shape, target)
         if region is not False:
             for piece in _pieces(target, region):
-                isa.memset(piece, value)
+                isa.memset(piece, number(value))
         return
     tile = tile_of(value, "the value of nl.store")
     if tile.buffer is _psum:
@@ -199,7 +200,7 @@ def assign(target: Any, value: Any) -> None:
     if target.psum is not None and not target.psum.zero:
         target.psum.seeded = True
     if is_number(value):
-        fill(target, value.item() if isinstance(value, (np.generic, np.ndarray)) else value)
+        fill(target, number(value))
     elif isinstance(value, (Index, NkiTensor, Blocks)):
         _copy_into(target, tile_of(value))
     else:
@@ -383,5 +384,5 @@ def constant(values: np.ndarray, dtype: DType, core: Any) -> NkiTensor:
 def column_or_number(value: Any, par_range: Any) -> Any:
     """An operand that is a number or one value a partition."""
     if is_number(value):
-        return value.item() if isinstance(value, (np.generic, np.ndarray)) else value
+        return number(value)
     return column(tile_of(value), par_range)

@@ -15,7 +15,7 @@ from opentrn.nki.earlier.masks import Region, resolve
 from opentrn.nki.earlier.tiles import Deferred, Tile, _part, fail, flush, part, tile_of
 
 __all__ = [
-    "Deferred", "Tile", "aligned", "broadcast_shape", "column", "dtype_of", "fail", "flush", "in_sbuf", "is_number", "on_chip",
+    "Deferred", "Tile", "aligned", "broadcast_shape", "column", "dtype_of", "fail", "flush", "in_sbuf", "is_number", "number", "on_chip",
     "part", "promote", "ranges_of", "region_of", "tile_of",
 ]  # fmt: skip
 
@@ -24,7 +24,15 @@ Ranges = tuple[tuple[int, int], ...]
 
 def is_number(value: Any) -> bool:
     """Whether ``value`` is a Python or NumPy number."""
-    return isinstance(value, (int, float, np.number, np.bool_)) or (isinstance(value, np.ndarray) and value.ndim == 0)
+    return isinstance(value, (int, float, np.generic)) or (isinstance(value, np.ndarray) and value.ndim == 0)
+
+
+def number(value: Any) -> Any:
+    """A number as a Python number, also those of narrow types."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        plain = value.item()
+        return plain if isinstance(plain, (int, float)) else float(plain)
+    return value
 
 
 def dtype_of(dtype: Any, default: DType) -> DType:

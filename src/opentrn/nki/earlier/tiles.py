@@ -592,10 +592,12 @@ def whole(view: NkiTensor) -> NkiTensor:
 
 def allocate(shape: Sequence[Any], dtype: Any, region: Any, name: str = "", fill_value: Any = None) -> Any:
     """A tile, or blocks of tiles, of the shape that ``nl.ndarray`` was given (one size may be an ``nl.par_dim``)."""
-    from opentrn.nki.earlier.allocation import Placement
+    from opentrn.nki.earlier.allocation import Placement, tape
 
     place = None
     if isinstance(region, Placement):
+        frame = user_frame(1)
+        region = tape.place((frame.f_code, frame.f_lasti) if frame else None, region)
         place, region = region.address, region.region
     sizes, par = [], 0
     for n, size in enumerate(shape if isinstance(shape, (tuple, list)) else (shape,)):
