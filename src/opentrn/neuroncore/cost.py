@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from opentrn.neuroncore.instruction import Engine, Issue
 
 __all__ = [
-    "Cost", "Transfer", "activation_cost", "array_cost", "descriptor_mode", "elements", "fast_mode", "several", "stream",
-    "streamed", "transfer",
+    "Cost", "Transfer", "activation_cost", "array_cost", "descriptor_mode", "elements", "fast_mode", "fixed", "several",
+    "stream", "streamed", "transfer", "transposing_transfer", "two_streams",
 ]  # fmt: skip
 
 
@@ -131,6 +131,20 @@ def fast_mode(i: Issue, engine: Engine, src: Layout, dst: Layout) -> float:
     return 0.5 if sbuf and wide and dense else 1.0
 
 
+def two_streams(dst: Layout, first: Layout, second: Any) -> float:
+    """Cycles an element of an instruction that reads two tiles: from SBUF they share a port unless all are 16-bit floats."""
+    sources = [x for x in (first, second) if isinstance(x, Layout)]
+    if len(sources) < 2 or any(x.region is not MemoryRegion.sbuf for x in sources):
+        return 1.0
+    return 1.0 if all(x.dtype.itemsize == 2 and x.dtype.kind == "float" for x in (dst, *sources)) else 2.0
+
+
+def fixed(i: Issue, engine: Engine, time_ns: float) -> Cost:
+    """The cost of an instruction that takes the same time whatever it works on."""
+    clock = i.core.get(f"{engine.name}_clock_ghz", i.core.scalar_clock_ghz)
+    return Cost(busy_cycles=time_ns * clock)
+
+
 def activation_cost(i: Issue, engine: Engine, *, extra_cycles: float = 0.0) -> Cost:
     """The cost of a pass through the Scalar engine, with the table that its function needs."""
     source = i.core.scalar_sbuf_source_cycles if i.data.region is MemoryRegion.sbuf else 0
@@ -167,6 +181,17 @@ def descriptor_mode(i: Issue, *moved: Layout) -> str:
     if any(layout.indirect == "vector" for layout in moved):
         return "swdge"
     return {"hwdge": "hwdge", "swdge": "swdge", "none": "static"}.get(name, "default")
+
+
+def transposing_transfer(i: Issue, dst: Layout, src: Layout, *, rate_ratio: float) -> Cost:
+    """The cost of a transposing DMA: it reads rows as they lie and turns them in blocks on the way."""
+    rows, size = _runs(src)
+    one = transfer(i, dst, src, engine=i.instruction.engines[0], mode=descriptor_mode(i, src), num_descriptors=max(rows, 1),
+                   rate_ratio=rate_ratio)  # fmt: skip
+    assert one.transfer is not None
+    piece = min(size, i.core.get("dma_descriptor_max_payload_bytes", 65536))
+    count = max(round(src.size * src.dtype.itemsize / piece), 1)
+    return replace(one, transfer=replace(one.transfer, num_descriptors=count, descriptor_bytes=piece))
 
 
 def several(one: Cost, sources: tuple[Layout, ...], counted: Layout) -> Cost:

@@ -29,13 +29,13 @@ class Profile:
         launch: what ran; ``launch.error`` is set when the kernel raised half-way.
         timeline: when.
         chip: hardware record.
-        reorder: whether the schedule was free to reorder within dependencies.
+        reorder: whether the schedule was free to reorder within dependencies; None: where the kernel's compiler does so.
     """
 
     launch: Launch
     timeline: Timeline
     chip: Any
-    reorder: bool = False
+    reorder: bool | None = None
 
     @property
     def name(self) -> str:
@@ -155,6 +155,6 @@ class Profile:
         return next(iter(self.path.by_cause), "launch_overhead")
 
 
-def profile(launch: Launch, *, reorder: bool = False) -> Profile:
+def profile(launch: Launch, *, reorder: bool | None = None) -> Profile:
     """Schedule a recorded launch and wrap it for analysis."""
     return Profile(launch, schedule(launch.programs, reorder=reorder), hardware.chip(launch.chip), reorder)

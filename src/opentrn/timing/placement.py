@@ -24,41 +24,53 @@ _QUADRANT = 32
 
 
 class _Memory:
-    """One on-chip memory: slots of the sizes asked for, cut from fresh space, reused oldest first."""
+    """One on-chip memory: fresh space first, then the free block that has been free longest, cut to size."""
 
     def __init__(self, first: int, limit: int, unit: int) -> None:
         self.next = first
         self.limit = limit
         self.unit = unit
-        self.free: dict[tuple[int, int], deque[tuple[int, int]]] = {}
-        self.blocks: list[tuple[int, int]] = []
+        self.clock = 0
+        # Free blocks by (bytes, quadrants of the partitions), oldest first: (freed at, partition, byte).
+        self.free: dict[tuple[int, int], deque[tuple[int, int, int]]] = {}
 
     def take(self, size: int, quadrants: int) -> tuple[int, int]:
         """(partition, byte) of a place for ``size`` bytes on ``quadrants`` quarters of the partitions."""
-        key = (size, quadrants)
-        slots = self.free.setdefault(key, deque())
-        start = self._fit(self.next, size)
-        if start + size <= self.limit:
-            self.next = start + size
-            return self._cut(key, slots, start)
-        if slots:
-            return slots.popleft()
-        # Another size's slot that is large enough, the smallest such; else past the end, where the compiler would spill.
-        fits = [k for k, v in self.free.items() if v and k[0] >= size and k[1] >= quadrants]
-        if fits:
-            return self.free[min(fits)].popleft()
+        if quadrants == 4:
+            start = self._fit(self.next, size)
+            if start + size <= self.limit:
+                self.next = start + size
+                return 0, start
+        best = None
+        for key, blocks in self.free.items():
+            if blocks and key[0] >= size and key[1] >= quadrants and (best is None or blocks[0][0] < self.free[best][0][0]):
+                if key[0] != size and not self._fits(blocks[0][2], size):
+                    continue
+                best = key
+        if best is not None and (quadrants == 4 or best[1] == quadrants):
+            return self._cut(best, size)
+        if quadrants < 4:
+            # A column of bytes on all partitions, shared by the quarters.
+            row, start = self.take(size, 4)
+            for q in range(4 - quadrants, 0, -quadrants):
+                self._give(size, quadrants, (q * _QUADRANT, start), 0)
+            return row, start
         merged = self._merge(size)
         if merged is not None:
-            return self._cut(key, slots, merged)
+            return 0, merged
+        start = self._fit(self.next, size)  # past the end: the compiler would spill here
         self.next = start + size
-        return self._cut(key, slots, start)
-
-    def _cut(self, key: tuple[int, int], slots: deque[tuple[int, int]], start: int) -> tuple[int, int]:
-        quadrants = key[1]
-        for q in range(quadrants, 4, quadrants):
-            if q + quadrants <= 4:
-                slots.append((q * _QUADRANT, start))
         return 0, start
+
+    def _cut(self, key: tuple[int, int], size: int) -> tuple[int, int]:
+        """The oldest block of a kind, with what is left of it given back."""
+        freed, row, start = self.free[key].popleft()
+        if key[0] > size:
+            self._give(key[0] - size, key[1], (row, start + size), freed, oldest=True)
+        return row, start
+
+    def _fits(self, start: int, size: int) -> bool:
+        return self._fit(start, size) == start
 
     def _fit(self, start: int, size: int) -> int:
         """A tensor that fits into a bank does not straddle two."""
@@ -67,30 +79,45 @@ class _Memory:
         return start
 
     def _merge(self, size: int) -> int | None:
-        """Join neighbouring free slots that span all partitions into one of ``size`` bytes."""
-        spans = sorted((start, k[0], k) for k, v in self.free.items() if k[1] == 4 for p, start in v if p == 0)
-        run_start, run_end, members = -1, -1, []
-        for start, length, k in spans:
-            if start == run_end:
-                run_end += length
-                members.append((start, k))
+        """Join neighbouring free blocks that span all partitions into one of ``size`` bytes; the oldest such."""
+        spans = sorted((start, k[0], freed) for k, v in self.free.items() if k[1] == 4 for freed, _, start in v)
+        best: tuple[int, int, list[tuple[int, int, int]]] | None = None
+        members: list[tuple[int, int, int]] = []
+        for start, length, freed in spans:
+            if members and members[-1][0] + members[-1][1] == start:
+                members.append((start, length, freed))
             else:
-                run_start, run_end, members = start, start + length, [(start, k)]
-            begin = self._fit(run_start, size)
-            if run_end - begin >= size:
-                for s, key in members:
-                    self.free[key].remove((0, s))
-                left = run_end - begin - size
-                if left > 0:
-                    self.free.setdefault((left, 4), deque()).append((0, begin + size))
-                if begin > run_start:
-                    self.free.setdefault((begin - run_start, 4), deque()).append((0, run_start))
-                return begin
-        return None
+                members = [(start, length, freed)]
+            # Drop blocks from the front while the rest is enough.
+            while len(members) > 1 and start + length - self._fit(members[1][0], size) >= size:
+                members.pop(0)
+            if start + length - self._fit(members[0][0], size) >= size:
+                age = max(m[2] for m in members)
+                if best is None or age < best[0]:
+                    best = (age, self._fit(members[0][0], size), list(members))
+        if best is None:
+            return None
+        age, begin, used = best
+        for start, length, freed in used:
+            self.free[length, 4].remove((freed, 0, start))
+        end = used[-1][0] + used[-1][1]
+        if end > begin + size:
+            self._give(end - begin - size, 4, (0, begin + size), age, oldest=True)
+        if begin > used[0][0]:
+            self._give(begin - used[0][0], 4, (0, used[0][0]), age, oldest=True)
+        return begin
+
+    def _give(self, size: int, quadrants: int, place: tuple[int, int], freed: int, oldest: bool = False) -> None:
+        blocks = self.free.setdefault((size, quadrants), deque())
+        if oldest:
+            blocks.appendleft((freed, *place))
+        else:
+            blocks.append((freed, *place))
 
     def give(self, size: int, quadrants: int, place: tuple[int, int]) -> None:
         """The place is free again."""
-        self.free.setdefault((size, quadrants), deque()).append(place)
+        self.clock += 1
+        self._give(size, quadrants, place, self.clock)
 
 
 def place(program: Program, *, unlimited: bool = False) -> tuple[np.ndarray, np.ndarray]:

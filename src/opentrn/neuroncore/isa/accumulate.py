@@ -8,6 +8,7 @@ import numpy as np
 
 from opentrn.neuroncore.alu import Operator, operator
 from opentrn.neuroncore.convert import number, storer, widen
+from opentrn.neuroncore.cost import Cost, stream, two_streams
 from opentrn.neuroncore.instruction import ON_CHIP, SCALAR, Engine, In, Issue, Out, Scalar, Value, instruction, static
 from opentrn.neuroncore.isa.accumulators import Registers, accumulation, first_lane
 from opentrn.neuroncore.isa.copies import selected
@@ -78,6 +79,9 @@ class tensor_scalar_reduce:
 
     place = first_lane
 
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return stream(i, engine, extra_cycles=i.core.scalar_read_accumulator_cycles)
+
     def compute(i: Issue):
         shaped, col, initial = fit(i.data, i.dst), expand(i.operand0, i.dst), _initial(i, "reduce_init")
         one, update, in_place, store = step(arithmetic(i, "op0")), accumulation(i, "vector", _reduction(i)), direct(i.dst), storer(i.dst)
@@ -133,6 +137,9 @@ class tensor_scalar_cumulative:
             raise i.fail("imm1 and reduce_cmd.load_reduce go together: give both or neither")
 
     place = first_lane
+
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return stream(i, engine)
 
     def compute(i: Issue):
         one, op, store = step(arithmetic(i, "op0")), arithmetic(i, "op1"), storer(i.dst)
@@ -212,6 +219,10 @@ class exponential:
 
     place = first_lane
 
+    def cost(i: Issue, engine: Engine) -> Cost:
+        # Four elements a cycle, the figure that NeuronCore-v4 was announced with.
+        return stream(i, engine, 0.25)
+
     def compute(i: Issue):
         shaped, col, initial = fit(i.src, i.dst), expand(i.max_value, i.dst), _initial(i, "reduce_init")
         update, in_place, store = accumulation(i, "vector", _ADD, spoils=True), direct(i.dst), storer(i.dst)
@@ -268,6 +279,9 @@ class range_select:
         _command(i, commands.reset_reduce, commands.reduce, commands.idle)
 
     place = first_lane
+
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return stream(i, engine, extra_cycles=i.core.scalar_read_accumulator_cycles if i.reduce_res is not None else 0)
 
     def compute(i: Issue):
         shape, size = i.dst.shape, i.dst.free_size
@@ -344,6 +358,9 @@ class select_reduce:
         _command(i, commands.idle, commands.reset_reduce, commands.reduce)
 
     place = first_lane
+
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return stream(i, engine, two_streams(i.dst, i.predicate, i.on_true))
 
     def compute(i: Issue):
         shaped, condition, col = fit(i.on_true, i.dst), fit(i.predicate, i.dst), expand(i.on_false, i.dst)

@@ -230,6 +230,9 @@ class activate2:
 
     place = first_lane
 
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return activation_cost(i, engine)
+
     def compute(i: Issue):
         shaped, col0, col1 = fit(i.data, i.dst), expand(i.imm0, i.dst), expand(i.imm1, i.dst)
         slope_column = expand(i.relu_param, i.dst)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from opentrn.neuroncore.convert import number, storer, widen
-from opentrn.neuroncore.cost import Cost, fast_mode, stream
+from opentrn.neuroncore.cost import Cost, fast_mode, stream, two_streams
 from opentrn.neuroncore.dtypes import is_packed
 from opentrn.neuroncore.instruction import (
     ANY,
@@ -139,6 +139,9 @@ class tensor_copy_predicated:
         if i.src is not SCALAR and i.src.dtype is not i.dst.dtype:
             raise i.fail(f"src is {i.src.dtype} and dst {i.dst.dtype}; they must agree, convert with tensor_copy first")
 
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return stream(i, engine, two_streams(i.dst, i.predicate, i.src))
+
     def compute(i: Issue):
         shaped = fit(i.src, i.dst) if i.src is not SCALAR else None
         condition, reverse, store = fit(i.predicate, i.dst), i.reverse_pred, storer(i.dst)
@@ -214,6 +217,9 @@ class nc_stream_shuffle:
                     f"multiple of {step}"
                 )
         return args
+
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return stream(i, engine)
 
     def compute(i: Issue):
         moves = _moves(i.shuffle_mask, i.dst.num_partitions)

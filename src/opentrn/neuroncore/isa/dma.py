@@ -7,7 +7,6 @@ import numpy as np
 from opentrn.neuroncore import indirection
 from opentrn.neuroncore.alu import as_float32, operator
 from opentrn.neuroncore.cost import Cost, descriptor_mode, several, transfer
-from opentrn.neuroncore.cost import Cost, descriptor_mode, transfer
 from opentrn.neuroncore.dtypes import is_packed
 from opentrn.neuroncore.instruction import HBM, SBUF, Engine, In, Issue, Out, Tensors, instruction, static
 from opentrn.neuroncore.isa.settings import dge_mode as modes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from opentrn.neuroncore import indirection
+from opentrn.neuroncore.cost import Cost, transposing_transfer
 from opentrn.neuroncore.instruction import HBM, SBUF, Engine, In, Issue, Out, instruction, static
 from opentrn.neuroncore.isa.dma import check_descriptors
 from opentrn.neuroncore.isa.settings import dge_mode as modes
@@ -94,6 +95,11 @@ class dma_transpose:
                     f"the second last dimension a multiple of {_BLOCK}"
                 )
             _check_two_byte_columns(i, "hardware descriptor generation")
+
+    def cost(i: Issue, engine: Engine) -> Cost:
+        inside = i.src.on_chip
+        ratio = i.core.dma_transpose_sbuf_to_sbuf_rate_ratio if inside else i.core.dma_transpose_hbm_to_sbuf_rate_ratio
+        return transposing_transfer(i, i.dst, i.src, rate_ratio=ratio)
 
     def compute(i: Issue):
         axes, shape = _axes(i), i.dst.shape

@@ -9,6 +9,7 @@ import numpy as np
 
 from opentrn.neuroncore.alu import Operator, operator
 from opentrn.neuroncore.convert import number, storer, widen
+from opentrn.neuroncore.cost import Cost, fast_mode, stream, two_streams
 from opentrn.neuroncore.dtypes import is_integer
 from opentrn.neuroncore.instruction import ON_CHIP, Engine, In, Issue, Out, Scalar, instruction, static
 from opentrn.neuroncore.isa.shapes import (
@@ -132,6 +133,9 @@ class tensor_tensor:
             raise i.fail("the GpSimd engine cannot reach PSUM; copy the operand to SBUF or use the Vector engine")
         return i.engine
 
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return stream(i, engine, two_streams(i.dst, i.data1, i.data2))
+
     def compute(i: Issue):
         op = alu_operator(i, "op")
         f, fit1, fit2, store = op.function, fit(i.data1, i.dst), fit(i.data2, i.dst), storer(i.dst)
@@ -212,6 +216,9 @@ class tensor_scalar:
             raise i.fail(f"the Scalar engine of NeuronCore-v{i.core.generation} runs multiply, add, or multiply then add, not "
                          f"{' then '.join(names)}; use the Vector engine")  # fmt: skip
         return chosen
+
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return stream(i, engine, fast_mode(i, engine, i.data, i.dst))
 
     def compute(i: Issue):
         ops = _operators(i)
@@ -316,6 +323,9 @@ class scalar_tensor_tensor:
         if arithmetic(i, "op1").unary:
             raise i.fail("op1 takes operand1; a unary operator would ignore it, use tensor_scalar")
 
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return stream(i, engine, two_streams(i.dst, i.data, i.operand1))
+
     def compute(i: Issue):
         shaped, col, second = fit(i.data, i.dst), expand(i.operand0, i.dst), fit(i.operand1, i.dst)
         both = chain(arithmetic(i, "op0"), arithmetic(i, "op1"), i.reverse0, i.reverse1)
@@ -341,6 +351,9 @@ class reciprocal:
     def check(i: Issue) -> None:
         same_elements(i, "dst", "data")
         unpacked(i, "dst", "data")
+
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return stream(i, engine, i.core.vector_reciprocal_cycles_per_element)
 
     def compute(i: Issue):
         shaped, store, in_place = fit(i.data, i.dst), storer(i.dst), direct(i.dst)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from opentrn.neuroncore.cost import Cost, elements, stream
 from opentrn.neuroncore.instruction import SBUF, Engine, In, Issue, Out, instruction, static
 from opentrn.neuroncore.isa.shapes import flat, require_types, same_elements, same_partitions
 
@@ -53,6 +54,11 @@ class local_gather:
         if i.dst.free_size != count * i.num_elem_per_idx:
             raise i.fail(f"dst must have {count * i.num_elem_per_idx} elements a partition ({count} indices of "
                          f"{i.num_elem_per_idx}), not {i.dst.free_size}")  # fmt: skip
+
+    def cost(i: Issue, engine: Engine) -> Cost:
+        width, count = i.num_elem_per_idx, i.num_valid_indices or i.index.num_partitions * i.index.free_size // i.core.num_gpsimd_cores
+        rate = (28 + 4 * width) / (4 * width) / min(4 / i.dst.dtype.itemsize, width)
+        return stream(i, engine, rate, extra_cycles=i.core.gpsimd_start_cycles, num_elements=count * width)
 
     def compute(i: Issue):
         width, count, shape, fail = i.num_elem_per_idx, _count(i), i.dst.shape, i.fail
@@ -105,6 +111,9 @@ class nc_n_gather:
         require_types(i, "indices", "uint32")
         if i.dst.dtype is not i.data.dtype:
             raise i.fail(f"dst is {i.dst.dtype} and data {i.data.dtype}; a gather does not convert, they must agree")
+
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return stream(i, engine, extra_cycles=-(-elements(i) // 512) * i.core.gpsimd_start_cycles)
 
     def compute(i: Issue):
         shape, limit, fail = i.dst.shape, i.data.free_size, i.fail

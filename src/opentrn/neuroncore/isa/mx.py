@@ -11,6 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from opentrn.neuroncore.cost import Cost, array_cost, stream
 from opentrn.neuroncore.dtypes import is_packed
 from opentrn.neuroncore.instruction import PSUM, SBUF, Engine, In, Issue, Out, Plan, Value, instruction, static
 from opentrn.neuroncore.isa.accumulation import accumulation, check_output, within_tile
@@ -129,6 +130,13 @@ class nc_matmul_mx:
         _check_scale_start(plan, args[4], "moving_scale")
         return (*args[:7], accumulation(plan, args[0], args[7]))
 
+    def cost(i: Issue, engine: Engine) -> Cost:
+        # Four contracted values a word: as many columns as a bfloat16 matmul of a quarter of the depth.
+        flops = 8 * i.stationary.size * i.moving.free_size
+        rows = i.tile_size or ()
+        at = i.tile_position or (0, 0)
+        return array_cost(i, i.moving.free_size, 1, flops, (at[0], rows[0], at[1], rows[1]) if len(rows) == 2 else ())
+
     def compute(i: Issue):
         s, m, d = i.stationary, i.moving, i.dst
         k = s.num_partitions
@@ -180,6 +188,9 @@ class quantize_mx:
     def place(plan: Plan, args: tuple) -> tuple:
         _check_scale_start(plan, args[2], "dst_scale")
         return args
+
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return stream(i, engine, 0.25)
 
     def compute(i: Issue):
         partitions, words = i.dst.num_partitions, i.dst.free_size

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from opentrn.neuroncore.convert import storer, widen
+from opentrn.neuroncore.cost import Cost, stream
 from opentrn.neuroncore.instruction import SBUF, Engine, In, Issue, Out, Value, instruction, static
 from opentrn.neuroncore.isa.elementwise import alu_operator
 from opentrn.neuroncore.isa.shapes import fit, same_elements, unpacked
@@ -64,6 +65,9 @@ class iota:
         _check_pattern(i)
         unpacked(i, "dst")
 
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return stream(i, engine, extra_cycles=i.core.gpsimd_start_cycles)
+
     def compute(i: Issue):
         columns, lanes, shape, store = _columns(i), _lanes(i), i.dst.shape, storer(i.dst)
 
@@ -94,6 +98,9 @@ class affine_select:
         op = alu_operator(i, "cmp_op")
         if not op.comparison:
             raise i.fail(f"cmp_op={op.name} does not compare; use nl.equal, nl.greater_equal and the like")
+
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return stream(i, engine, extra_cycles=i.core.gpsimd_start_cycles)
 
     def compute(i: Issue):
         columns, lanes, shape, shaped = _columns(i), _lanes(i), i.dst.shape, fit(i.on_true_tile, i.dst)

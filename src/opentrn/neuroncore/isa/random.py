@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from opentrn.neuroncore.convert import number, storer
+from opentrn.neuroncore.cost import Cost, stream
 from opentrn.neuroncore.dtypes import is_float, is_integer
 from opentrn.neuroncore.instruction import ON_CHIP, SBUF, SCALAR, Engine, In, Issue, Out, Scalar, instruction, static
 from opentrn.neuroncore.isa.accumulators import first_lane
@@ -73,6 +74,9 @@ class rng:
 
     place = first_lane
 
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return stream(i, engine)
+
     def compute(i: Issue):
         layout, engine = i.dst, i.engine
         unsigned = np.dtype(f"u{layout.host.itemsize}")
@@ -104,6 +108,9 @@ class dropout:
                 raise i.fail(f"prob is {i.prob.dtype}; it must be a float type")
 
     place = first_lane
+
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return stream(i, engine)
 
     def compute(i: Issue):
         shaped, col, layout = fit(i.data, i.dst), expand(i.prob, i.dst), i.dst
@@ -210,6 +217,9 @@ class rand2:
         require_types(i, "max", "float32")
 
     place = first_lane
+
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return stream(i, engine, 0.25)
 
     def compute(i: Issue):
         layout, low_column, high_column, store, fail = i.dst, expand(i.min, i.dst), expand(i.max, i.dst), storer(i.dst), i.fail

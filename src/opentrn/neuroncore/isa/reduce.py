@@ -106,6 +106,10 @@ class tensor_partition_reduce:
             raise i.fail(f"dst must have 1 partition of {i.data.free_size} elements for {list(i.data.shape)}, "
                          f"not {list(i.dst.shape)}")  # fmt: skip
 
+    def cost(i: Issue, engine: Engine) -> Cost:
+        # Partition by partition through one processor: each contributes its own pass.
+        return stream(i, engine, i.data.num_partitions / i.core.num_gpsimd_cores)
+
     def compute(i: Issue):
         op, shape, store, count = alu_operator(i, "op"), i.dst.shape, storer(i.dst), np.float32(i.data.num_partitions)
         reduce, average = op.reduction.reduce, op.name == "average"

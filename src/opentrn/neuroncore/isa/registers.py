@@ -8,6 +8,7 @@ import numpy as np
 
 from opentrn.errors import ValidationError
 from opentrn.neuroncore import machine, undefined
+from opentrn.neuroncore.cost import Cost, fixed
 from opentrn.neuroncore.instruction import HBM, SBUF, Engine, In, Issue, Out, Plan, Value, instruction
 from opentrn.neuroncore.registers import VirtualRegister
 from opentrn.neuroncore.source import caller
@@ -75,6 +76,9 @@ class register_load:
         _register(dst, "register_load: dst").load(core, core.count - 1, _origin(src))
         return args
 
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return fixed(i, engine, i.core.register_load_ns)
+
     def compute(i: Issue):
         def run(core, dst, src):
             undefined.require(core, src, "a register")
@@ -106,6 +110,9 @@ class register_store:
             if src.producer[0] is core:
                 core.add_dependency(src.producer[1], core.count - 1)
         return args
+
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return fixed(i, engine, i.core.register_load_ns)
 
     def compute(i: Issue):
         wrap = i.dst.dtype.itemsize * 8

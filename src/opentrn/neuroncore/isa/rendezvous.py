@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from opentrn.neuroncore import indirection, machine, undefined
+from opentrn.neuroncore.cost import Cost, fixed, transfer
 from opentrn.neuroncore.instruction import ANY, SBUF, Engine, In, Issue, Out, Plan, Value, instruction, static
 from opentrn.neuroncore.isa.settings import dma_engine as transfers
 
@@ -41,6 +42,9 @@ class core_barrier:
             if core.recorder is not None:
                 core.recorder.mark(core.count - 1, "barrier", meeting)
         return args
+
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return fixed(i, engine, i.core.semaphore_to_gpsimd_ns)
 
     def compute(i: Issue):
         return lambda core, *args: None
@@ -106,6 +110,9 @@ class sendrecv:
         if core.recorder is not None:
             core.recorder.mark(core.count - 1, "sendrecv", meeting)
         return (*args, message)
+
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return transfer(i, i.dst, i.src, engine=engine, mode="default")
 
     def compute(i: Issue):
         shape = i.dst.shape

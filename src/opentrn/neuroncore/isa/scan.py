@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from opentrn.neuroncore.convert import number, storer, widen
+from opentrn.neuroncore.cost import Cost, stream
 from opentrn.neuroncore.instruction import ON_CHIP, Engine, In, Issue, Out, Scalar, instruction, static
 from opentrn.neuroncore.isa.accumulate import prefix_defined
 from opentrn.neuroncore.isa.elementwise import arithmetic, step
@@ -36,6 +37,9 @@ class tensor_tensor_scan:
         for name in ("op0", "op1"):
             if arithmetic(i, name).unary:
                 raise i.fail(f"{name}={arithmetic(i, name).name} takes one operand; a scan combines two")
+
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return stream(i, engine, 2.0)
 
     def compute(i: Issue):
         op0, op1 = arithmetic(i, "op0"), arithmetic(i, "op1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from opentrn.neuroncore.convert import number, storer, widen
+from opentrn.neuroncore.cost import Cost, stream
 from opentrn.neuroncore.instruction import ON_CHIP, SBUF, Engine, In, Issue, Out, Value, instruction, static
 from opentrn.neuroncore.isa.shapes import flat, require_types, same_elements, same_partitions, unpacked
 from opentrn.neuroncore.layout import Layout
@@ -51,6 +52,9 @@ class max8:
         _check_searched(i, "src")
         _check_eight(i, "dst")
         unpacked(i, "dst")
+
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return stream(i, engine)
 
     def compute(i: Issue):
         shape, store = i.dst.shape, storer(i.dst)
@@ -108,6 +112,9 @@ class nc_find_index8:
         if i.vals.ndim > 3:
             raise i.fail(f"vals has {i.vals.ndim} dimensions; at most 3 are taken")
 
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return stream(i, engine)
+
     def compute(i: Issue):
         shape, host = i.dst.shape, i.dst.host
 
@@ -136,6 +143,9 @@ class nc_match_replace8:
         unpacked(i, "dst")
         _check_eight(i, "vals", "dst_idx")
         require_types(i, "dst_idx", "uint16", "uint32")
+
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return stream(i, engine)
 
     def compute(i: Issue):
         shape, store = i.dst.shape, storer(i.dst)
@@ -185,6 +195,9 @@ class nonzero_with_count:
         require_types(i, "dst", "int32")
         if i.dst.free_size != i.src.free_size + 1:
             raise i.fail(f"dst must have {i.src.free_size + 1} elements a partition, one more than src, not {i.dst.free_size}")
+
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return stream(i, engine, extra_cycles=i.core.gpsimd_start_cycles)
 
     def compute(i: Issue):
         size = i.src.free_size
@@ -236,6 +249,9 @@ class topk:
         if i.src.free_size < -(-i.n // _GROUP):
             raise i.fail(f"src has {i.src.free_size} elements a partition; n={i.n} needs {-(-i.n // _GROUP)}")
 
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return stream(i, engine, 1.0, num_elements=4 * i.n + i.val_dst.free_size)
+
     def compute(i: Issue):
         k, n = i.val_dst.free_size, int(i.n)
         val_shape, idx_shape = i.val_dst.shape, i.idx_dst.shape
@@ -280,6 +296,9 @@ class sequence_bounds:
         if i.dst.free_size != 2 * i.segment_ids.free_size:
             raise i.fail(f"dst must have {2 * i.segment_ids.free_size} elements, two rows of {i.segment_ids.free_size}, "
                          f"not {i.dst.free_size}")  # fmt: skip
+
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return stream(i, engine, extra_cycles=i.core.gpsimd_start_cycles)
 
     def compute(i: Issue):
         shape, n = i.dst.shape, i.segment_ids.free_size

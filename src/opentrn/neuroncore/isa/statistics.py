@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from opentrn.neuroncore.convert import storer, widen
+from opentrn.neuroncore.cost import Cost, stream
 from opentrn.neuroncore.instruction import ON_CHIP, Engine, In, Issue, Out, instruction
 from opentrn.neuroncore.isa.shapes import flat, same_partitions, unpacked
 
@@ -28,6 +29,9 @@ class bn_stats:
                          "aggregate with bn_aggr")  # fmt: skip
         if i.dst.free_size != 6:
             raise i.fail(f"dst must have 6 elements a partition, not {i.dst.free_size}")
+
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return stream(i, engine)
 
     def compute(i: Issue):
         shape, store = i.dst.shape, storer(i.dst)
@@ -67,6 +71,9 @@ class bn_aggr:
             raise i.fail(f"data has {i.data.free_size} elements a partition; it holds triples, so a multiple of 3")
         if i.dst.free_size != 2:
             raise i.fail(f"dst must have 2 elements a partition, mean and variance, not {i.dst.free_size}")
+
+    def cost(i: Issue, engine: Engine) -> Cost:
+        return stream(i, engine, 13 / 3)
 
     def compute(i: Issue):
         shape, store = i.dst.shape, storer(i.dst)

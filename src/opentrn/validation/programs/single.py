@@ -8,7 +8,7 @@ import opentrn.nki.isa as nisa
 import opentrn.nki.language as nl
 from opentrn.nki.arrays import Spec
 from opentrn.validation.programs import builder
-from opentrn.validation.programs.tiles import load, psum, sbuf, store
+from opentrn.validation.programs.tiles import psum, sbuf
 
 _REPEAT = 12
 
