@@ -12,7 +12,7 @@ import numpy as np
 
 from opentrn.errors import ValidationError
 from opentrn.neuroncore import undefined
-from opentrn.neuroncore.memory import EMPTY, FULL
+from opentrn.neuroncore.memory import EMPTY, FULL, Storage
 from opentrn.neuroncore.registers import VirtualRegister
 from opentrn.neuroncore.source import caller
 from opentrn.neuroncore.tensor import NkiTensor
@@ -125,8 +125,10 @@ def _columns(core: Core, tensor: NkiTensor, group: int, of_mask: bool = False) -
     free = layout.storage_free
     partition, within = divmod(tensor.offset, free)
     if of_mask:
-        start = partition * storage.free_bytes + within * item
-        return np.ndarray((num_partitions, limit), np.bool_, storage.mask, start, (storage.free_bytes, item)), columns
+        placed = storage.arena is not None
+        start = storage.base * placed + partition * storage.pitch + within * item
+        mask = storage.arena if placed else storage.mask
+        return np.ndarray((num_partitions, limit), np.bool_, mask, start, (storage.pitch, item)), columns
     table = np.ndarray(
         (num_partitions, limit), layout.host, storage.data,
         storage.base + partition * storage.pitch + within * item, (storage.pitch, item),
@@ -170,6 +172,8 @@ def read_mask(
         return undefined.defined(tensor)
     if storage.state == EMPTY:
         storage.begin_partial()
+        if storage.state == FULL:
+            return None
     if indirection.kind == "scalar":
         view = _place(core, tensor, skip)
         return None if view is None else undefined.defined(view)
@@ -231,7 +235,7 @@ def write(
             good = good & rows
         table[values[good]] = value[good]
         if tracked:
-            undefined.begin(storage)
+            _track(storage)
             written, values, good = _rows(core, tensor, True, of_mask=True)
             good = good if rows is None else good & rows
             written[values[good]] = True if mask is None else mask[good]
@@ -239,7 +243,7 @@ def write(
         table, columns = _columns(core, tensor, group)
         np.put_along_axis(table, columns, np.asarray(value, dtype=table.dtype), axis=1)
         if tracked:
-            undefined.begin(storage)
+            _track(storage)
             written, columns = _columns(core, tensor, group, of_mask=True)
             np.put_along_axis(written, columns, np.ones(columns.shape, np.bool_) if mask is None else mask, axis=1)
     if tracked:
@@ -259,30 +263,49 @@ def _write_rows(
             undefined.mark(where, mask[row : row + 1], origin)
 
 
+def _track(storage: Storage) -> None:
+    if storage.state == FULL:
+        storage.track()
+
+
 def run(core: Core, plan: Plan, args: tuple) -> None:
     """Run an instruction with dynamic operands, or one that resolves its own."""
-    for position in plan.reads:
-        undefined.require_defined(core, plan, args[position])
-    args = args[: plan.arity] if plan.indirect else args
     if plan.on_tensors:
-        plan.run(core, *args)
+        if not plan.instruction.follows_undefined:
+            for position in plan.reads:
+                undefined.require_defined(core, plan, args[position])
+        plan.run(core, *(args[: plan.arity] if plan.indirect else args))
         return
+    resolved = list(args[: plan.arity])
     group = _TENSOR_ENGINE_GROUP if plan.engine.name == "tensor" else _OTHER_ENGINE_GROUP
-    values: list[Any] = list(args)
-    for position in plan.operands:
+    operands = [p for p in plan.operands if p < plan.arity]
+    for position in operands:
+        if args[position].indirection is not None and args[position].indirection.kind == "scalar":
+            resolved[position] = _place(core, args[position], False)
+    masks = {}
+    for position in plan.watched:
         if position < plan.arity:
-            values[position] = read(core, args[position], group=group)[0]
-    scattered = [p for p in plan.writes if args[p].indirection is not None and args[p].indirection.kind != "scalar"]
+            mask = read_mask(core, resolved[position], group=group)
+            if mask is not None:
+                masks[position] = mask
+    if plan.adds and args[plan.adds] and resolved[0].indirection is None:
+        mask = undefined.added_to(core, plan, resolved[0])
+        if mask is not None:
+            masks[0] = mask
+    results, origin = undefined.follow(plan, tuple(resolved), masks)
+    values = list(resolved)
+    for position in operands:
+        values[position] = read(core, resolved[position], group=group)[0]
     for position in plan.writes:
-        tensor = args[position]
-        if position in scattered:
-            continue
-        if tensor.storage.state != FULL:
-            if tensor.indirection is None:
+        tensor = resolved[position]
+        if tensor.indirection is None:
+            if tensor.storage.state != FULL:
                 core._writing(tensor, tensor.storage)
-            else:
-                undefined.mark_indirect(core, tensor)
-        tensor.storage.wide = None
+            tensor.storage.wide = None
     plan.run(core, *values)
-    for position in scattered:
-        write(core, args[position], values[position], group=group)
+    for position in plan.writes:
+        tensor, mask = resolved[position], results.get(position)
+        if tensor.indirection is not None:
+            write(core, tensor, values[position], group=group, mask=mask, origin=origin)
+        elif mask is not None:
+            undefined.mark(tensor, mask, origin)

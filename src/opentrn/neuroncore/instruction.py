@@ -145,10 +145,11 @@ class Plan:
         layouts: layout of each tensor operand, writes first.
         run: executes on arrays, or on tensors when ``on_tensors``.
         watched: reads, and writes that may leave old contents: what is looked at for memory never written.
+        adds: position of the argument that says whether the first output is added to; 0 for none.
     """
 
     __slots__ = ("id", "instruction", "issue", "engine", "writes", "reads", "layouts", "run", "on_tensors", "indirect",
-                 "flow", "place", "operands", "widen", "arity", "watched")  # fmt: skip
+                 "flow", "place", "operands", "widen", "arity", "watched", "adds")  # fmt: skip
 
     def __init__(self, id: int, issue: Issue, engine: Engine, writes: tuple[int, ...], reads: tuple[int, ...],
                  operands: tuple[int, ...], layouts: tuple[Layout, ...], arity: int) -> None:  # fmt: skip
@@ -163,6 +164,7 @@ class Plan:
         self.layouts = layouts
         self.arity = arity
         self.watched = reads + tuple(p for p in writes if self.operand_name(p) in declared.keeps)
+        self.adds = declared.names.index(declared.accumulates) if declared.accumulates else 0
         self.indirect = any(layout.indirect for layout in layouts)
         self.flow = declared.flow
         self.place = declared.place
@@ -254,6 +256,7 @@ class Instruction:
         self.flow: Any = getattr(declaration, "flow", "elementwise")
         self.keeps: tuple[str, ...] = getattr(declaration, "keeps", ())
         self.on_tensors: bool = getattr(declaration, "on_tensors", False)
+        self.accumulates: str = getattr(declaration, "accumulates", "")
         self.widen: tuple[str, ...] = getattr(declaration, "widen", ())
         self.follows_undefined: bool = getattr(declaration, "follows_undefined", False)
         self.check: Callable[[Issue], None] = _static(declaration, "check") or (lambda i: None)

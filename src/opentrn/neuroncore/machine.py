@@ -79,7 +79,7 @@ class Core:
         self.no_reorder_depth = 0
         self.loops: tuple[Any, ...] = ()  # the device loops that the kernel is in
         self._settled = 0
-        self._arenas: dict[MemoryRegion, np.ndarray] = {}
+        self._arenas: dict[MemoryRegion, tuple[np.ndarray, np.ndarray]] = {}
         self._shapes: dict[tuple, tuple] = {}
 
     # Plans
@@ -134,7 +134,7 @@ class Core:
                  address: tuple[int, int] | None) -> Storage:  # fmt: skip
         if not self.execute:
             return Storage(layout.region, layout.dtype, host, num_partitions, free_bytes, None, allocation, FULL)
-        if address is not None and layout.on_chip:
+        if address is not None and layout.on_chip and self.precise:
             return self._placed(layout, host, num_partitions, free_bytes, allocation, address)
         data = np.empty(num_partitions * free_bytes, dtype=np.uint8)
         return Storage(layout.region, layout.dtype, host, num_partitions, free_bytes, data, allocation)
@@ -152,10 +152,14 @@ class Core:
             )
         arena = self._arenas.get(layout.region)
         if arena is None:
-            arena = self._arenas[layout.region] = np.full(self.hardware.num_partitions * limit, 0xFF, dtype=np.uint8)
+            size = self.hardware.num_partitions * limit
+            arena = self._arenas[layout.region] = np.empty(size, dtype=np.uint8), np.zeros(size, dtype=np.bool_)
+        data, mask = arena
         base = partition * limit + byte
-        # What an earlier tensor left at this address is readable, as on the chip; so nothing here counts as unwritten.
-        return Storage(layout.region, layout.dtype, host, num_partitions, free_bytes, arena, allocation, FULL, base, limit)
+        # What an earlier tensor left at this address is readable, as on the chip: the mask is the memory's, not the tensor's.
+        storage = Storage(layout.region, layout.dtype, host, num_partitions, free_bytes, data, allocation, EMPTY, base, limit)
+        storage.arena = mask
+        return storage
 
     def _shape_key(self, shape: Any, dtype: Any, region: Any) -> tuple:
         """Check a new shape and remember what every tensor of it shares."""
@@ -238,6 +242,9 @@ class Core:
                 if args[position].storage.state != FULL:
                     undefined.run(self, plan, args)
                     return index
+            if plan.adds and args[plan.adds] and args[0].storage.state != FULL:
+                undefined.run(self, plan, args)
+                return index
             for position in plan.writes:
                 tensor = args[position]
                 storage = tensor.storage
@@ -267,7 +274,10 @@ class Core:
         layout = tensor.layout
         if storage.state == EMPTY:
             if layout.size * layout.itemsize == storage.size_bytes and layout.indirect is None and 0 not in layout.strides:
-                storage.state = FULL
+                if storage.arena is None:
+                    storage.state = FULL
+                else:
+                    storage.fill()
                 return
             storage.begin_partial()
         if storage.state == PARTIAL:

@@ -84,6 +84,10 @@ def poison(dtype: DType, host: np.dtype) -> Any:
     return host.type(4)
 
 
+# Of placed tensors, whose bytes have no type of their own: NaN in every float type.
+_POISON_BYTE = 0xFF
+
+
 class Storage:
     """Bytes of one tensor and the record of what was written to them.
 
@@ -96,6 +100,8 @@ class Storage:
         base: host byte where it starts within ``data``.
         data: flat uint8 array, or None when the program is traced without values.
         state: EMPTY, PARTIAL or FULL.
+        mask: which bytes were written, while PARTIAL.
+        arena: for a tensor placed by address, the mask of the whole memory that it shares with the others.
         external: the caller's array that in-place updates must reach, if any.
         undefined_by: line that first wrote values derived from memory never written.
     """
@@ -105,6 +111,7 @@ class Storage:
                  "wide", "__dict__", "__weakref__")  # fmt: skip
 
     mask: np.ndarray | None = None
+    arena: np.ndarray | None = None
     unwritten: int = 0
     external: Any = None
     undefined_by: Source | None = None
@@ -132,11 +139,45 @@ class Storage:
         return self.num_partitions * self.free_bytes
 
     def begin_partial(self) -> None:
-        """Poison a storage of which only a part is about to be written or read, and start to track its bytes."""
-        self.whole()[...] = poison(self.dtype, self.host)
-        self.mask = np.zeros(self.size_bytes, dtype=np.bool_)
-        self.unwritten = self.size_bytes
+        """Poison a storage of which only a part is about to be written or read, and start to track its bytes.
+
+        A placed tensor finds what others left at its address, and is FULL at once where all of it was written.
+        """
+        if self.arena is None:
+            self.whole()[...] = poison(self.dtype, self.host)
+            self.mask = np.zeros(self.size_bytes, dtype=np.bool_)
+            self.unwritten = self.size_bytes
+            self.state = PARTIAL
+            return
+        mask = self.track()
+        self.unwritten = int(mask.size - np.count_nonzero(mask))
+        if self.unwritten == 0:
+            self.state = FULL
+            return
+        octets = np.ndarray(mask.shape, np.uint8, self.data, self.base, (self.pitch, 1))
+        octets[~mask] = _POISON_BYTE
+
+    def track(self) -> np.ndarray:
+        """Start to track the bytes of a storage; returns its mask as (partitions, bytes)."""
+        if self.arena is not None:
+            self.mask = self.arena
+        elif self.mask is None:
+            self.mask = np.ones(self.size_bytes, dtype=np.bool_)
         self.state = PARTIAL
+        return self.mask_bytes()
+
+    def mask_bytes(self) -> np.ndarray:
+        """The written-bytes mask as (partitions, bytes)."""
+        if self.arena is None:
+            return self.mask.reshape(self.num_partitions, self.free_bytes)
+        return np.ndarray((self.num_partitions, self.free_bytes), np.bool_, self.arena, self.base, (self.pitch, 1))
+
+    def fill(self) -> None:
+        """Record that all bytes are being written."""
+        self.state = FULL
+        self.mask = None
+        if self.arena is not None:
+            self.mask_bytes()[...] = True
 
     def whole(self) -> np.ndarray:
         """All elements as a (partitions, elements) array of the host type."""
@@ -149,9 +190,13 @@ class Storage:
         """Record that the bytes under ``mask_view`` were written."""
         mask_view[...] = True
         self.unwritten -= mask_view.size
-        if self.unwritten <= 0:  # an upper bound: regions may have been written twice
-            assert self.mask is not None
-            self.unwritten = int(self.mask.size - np.count_nonzero(self.mask))
-            if self.unwritten == 0:
-                self.state = FULL
-                self.mask = None
+        if self.unwritten <= 0:  # a lower bound: regions may have been written twice
+            self.recount()
+
+    def recount(self) -> None:
+        """Count the bytes not written yet; FULL when there are none."""
+        mask = self.mask_bytes()
+        self.unwritten = int(mask.size - np.count_nonzero(mask))
+        if self.unwritten == 0:
+            self.state = FULL
+            self.mask = None

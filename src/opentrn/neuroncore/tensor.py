@@ -691,11 +691,15 @@ class NkiTensor(NKIObject):
 
     def mask_array(self) -> np.ndarray:
         """The written-bytes mask under this view, with a trailing dimension for the bytes of an element."""
-        layout = self.layout
-        return np.ndarray(
-            (*layout.shape, layout.itemsize), np.bool_, self.storage.mask, self.offset * layout.itemsize,
-            (*layout.byte_strides, 1),
-        )  # fmt: skip
+        storage, layout = self.storage, self.layout
+        item, shape = layout.itemsize, (*layout.shape, layout.itemsize)
+        if storage.arena is None:
+            return np.ndarray(shape, np.bool_, storage.mask, self.offset * item, (*layout.byte_strides, 1))
+        free = layout.storage_free
+        partition, within = divmod(self.offset, free)
+        start = storage.base + partition * storage.pitch + within * item
+        strides = (layout.strides[0] // free * storage.pitch, *layout.byte_strides[1:], 1)
+        return np.ndarray(shape, np.bool_, storage.arena, start, strides)
 
     def partition_start(self) -> int:
         """First partition that the view touches (on chip), with the address the tensor was placed at."""

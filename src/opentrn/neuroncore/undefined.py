@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from opentrn.neuroncore.memory import EMPTY, FULL, PARTIAL, Storage
+from opentrn.neuroncore.memory import EMPTY, FULL, Storage
 from opentrn.neuroncore.source import Source, caller
 from opentrn.neuroncore.tensor import NkiTensor
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from opentrn.neuroncore.instruction import Plan
     from opentrn.neuroncore.machine import Core
 
-__all__ = ["begin", "defined", "mark", "mark_indirect", "require", "require_defined", "run", "settle"]
+__all__ = ["added_to", "defined", "follow", "mark", "require", "require_defined", "run", "settle"]
 
 
 def defined(tensor: NkiTensor) -> np.ndarray | None:
@@ -30,6 +30,8 @@ def defined(tensor: NkiTensor) -> np.ndarray | None:
         return None
     if storage.state == EMPTY:
         storage.begin_partial()
+        if storage.state == FULL:
+            return None
     mask = tensor.mask_array().all(axis=-1)
     return None if mask.all() else mask
 
@@ -55,24 +57,13 @@ def require(core: Core, tensor: NkiTensor, what: str) -> None:
 
 
 def require_defined(core: Core, plan: Plan, tensor: NkiTensor) -> None:
-    """Report undefined elements read by an instruction whose results cannot be followed (dynamic addressing)."""
-    if tensor.indirection is None:
-        mask = defined(tensor)
-    else:
-        storage = tensor.storage
-        mask = np.zeros((1,), np.bool_) if storage.state == EMPTY else None
-    if mask is not None and not plan.instruction.follows_undefined:
+    """Report undefined elements read by an instruction that resolves addresses itself and does not follow them."""
+    from opentrn.neuroncore import indirection
+
+    mask = indirection.read_mask(core, tensor)
+    if mask is not None:
         source = tensor.storage.undefined_by or caller()
         core.report_undefined(f"{plan.instruction.name}: {_describe(tensor, mask)}; write them first", source)
-
-
-def mark_indirect(core: Core, tensor: NkiTensor) -> None:
-    """Count the whole storage as written: where a dynamic write lands is not tracked."""
-    storage = tensor.storage
-    if storage.state == EMPTY:
-        storage.begin_partial()
-    storage.state = FULL
-    storage.mask = None
 
 
 def run(core: Core, plan: Plan, args: tuple) -> None:
@@ -82,8 +73,11 @@ def run(core: Core, plan: Plan, args: tuple) -> None:
         mask = defined(args[position])
         if mask is not None:
             masks[position] = mask
-    origin = _origin(args, masks) if masks else None
-    results = {p: _flow(plan, args, p, masks) for p in plan.writes} if masks else {}
+    if plan.adds and args[plan.adds]:
+        mask = added_to(core, plan, args[0])
+        if mask is not None:
+            masks[0] = mask
+    results, origin = follow(plan, args, masks)
     for position in plan.writes:
         tensor = args[position]
         if tensor.storage.state != FULL:
@@ -95,6 +89,28 @@ def run(core: Core, plan: Plan, args: tuple) -> None:
             mark(args[position], mask, origin)
 
 
+def added_to(core: Core, plan: Plan, dst: NkiTensor) -> np.ndarray | None:
+    """Which elements of an accumulated output are defined; one that nothing ever wrote is reported."""
+    mask = defined(dst)
+    if mask is not None and dst.storage.undefined_by is None:
+        missing = int(mask.size - np.count_nonzero(mask))
+        core.report_undefined(
+            f"{plan.instruction.name}: {missing} of {mask.size} elements of dst {list(dst.shape)} are accumulated onto PSUM that "
+            "was never written; the first matmul into a place must overwrite, use accumulate=False (or None)",
+            caller(),
+        )
+    return mask
+
+
+def follow(
+    plan: Plan, args: tuple, masks: dict[int, np.ndarray]
+) -> tuple[dict[int, np.ndarray | None], Source | None]:
+    """Which elements of each output are defined, from those of the inputs that are not, and the line that is to blame."""
+    if not masks:
+        return {}, None
+    return {p: _flow(plan, args, p, masks) for p in plan.writes}, _origin(args, masks)
+
+
 def _origin(args: tuple, masks: dict[int, np.ndarray]) -> Source | None:
     for position in masks:
         if args[position].storage.undefined_by is not None:
@@ -102,18 +118,12 @@ def _origin(args: tuple, masks: dict[int, np.ndarray]) -> Source | None:
     return caller()
 
 
-def begin(storage: Storage) -> None:
-    """Start to track a storage that was completely written."""
-    if storage.state == FULL:
-        storage.mask = np.ones(storage.size_bytes, dtype=np.bool_)
-        storage.unwritten = 0
-        storage.state = PARTIAL
-
-
 def mark(tensor: NkiTensor, mask: np.ndarray, origin: Source | None) -> None:
     """Mark elements of a view just written as undefined where ``mask`` is False."""
     storage: Storage = tensor.storage
-    begin(storage)
+    if storage.state == FULL:
+        storage.track()
+        storage.unwritten = 0
     tensor.mask_array()[...] = mask[..., None]
     storage.unwritten += int(mask.size - np.count_nonzero(mask)) * tensor.layout.itemsize
     if storage.undefined_by is None:
@@ -122,15 +132,11 @@ def mark(tensor: NkiTensor, mask: np.ndarray, origin: Source | None) -> None:
 
 def settle(storage: Storage, itemsize: int, origin: Source | None) -> None:
     """Bring a storage up to date after the first byte of some elements of its mask was set."""
-    assert storage.mask is not None
-    if itemsize > 1:
-        elements = storage.mask.reshape(-1, itemsize)
-        elements[...] = elements[:, :1]
-    storage.unwritten = int(storage.mask.size - np.count_nonzero(storage.mask))
-    if storage.unwritten == 0:
-        storage.state = FULL
-        storage.mask = None
-    elif origin is not None and storage.undefined_by is None:
+    mask = storage.mask_bytes()
+    for byte in range(1, itemsize):
+        mask[:, byte::itemsize] = mask[:, ::itemsize]
+    storage.recount()
+    if storage.state != FULL and origin is not None and storage.undefined_by is None:
         storage.undefined_by = origin
 
 
@@ -145,8 +151,13 @@ def _flow(plan: Plan, args: tuple, position: int, masks: dict[int, np.ndarray]) 
     rows = np.ones((shape[0], *(1,) * (len(shape) - 1)), np.bool_)
     for source, mask in masks.items():
         if plan.flow == "matmul":
+            if source == position:  # accumulated onto
+                result &= mask
+                continue
             columns = mask.reshape(mask.shape[0], -1).all(axis=0)
             name = plan.operand_name(source)
+            if name.startswith(("stationary", "moving")):
+                columns = _contracted(columns, shape[0] if name.startswith("stationary") else layout.free_size)
             if name.startswith("stationary") and columns.size == shape[0]:
                 result &= columns.reshape(rows.shape)
             elif name.startswith("moving") and columns.size == layout.free_size:
@@ -154,7 +165,8 @@ def _flow(plan: Plan, args: tuple, position: int, masks: dict[int, np.ndarray]) 
             else:
                 result[...] = False
         elif plan.flow == "transpose":
-            flat = mask.reshape(mask.shape[0], -1).T
+            axes = (mask.ndim - 1, *range(1, mask.ndim - 1), 0) if plan.engine.name == "dma" else None
+            flat = mask.transpose(axes) if axes else mask.reshape(mask.shape[0], -1).T
             result &= flat.reshape(shape) if flat.size == result.size else np.False_
         elif plan.flow == "elementwise" and mask.size == result.size:
             result &= mask.reshape(shape)
@@ -163,3 +175,8 @@ def _flow(plan: Plan, args: tuple, position: int, masks: dict[int, np.ndarray]) 
         else:
             result[...] = False
     return None if result.all() else result
+
+
+def _contracted(columns: np.ndarray, count: int) -> np.ndarray:
+    """Columns of a matmul operand with a second contraction dimension (double_row) brought down to the output's."""
+    return columns.reshape(-1, count).all(axis=0) if columns.size > count and columns.size % count == 0 else columns

@@ -67,6 +67,7 @@ class nc_matmul:
     )  # fmt: skip
     engines = (Engine.tensor,)
     flow = "matmul"
+    accumulates = "accumulate"
     widen = ("stationary", "moving")
 
     def check(i: Issue) -> None:

@@ -100,6 +100,7 @@ class nc_matmul_mx:
     engines = (Engine.tensor,)
     generations = (4, 5)
     flow = "matmul"
+    accumulates = "accumulate"
 
     def check(i: Issue) -> None:
         s, m, d = i.stationary, i.moving, i.dst
