@@ -99,69 +99,75 @@ def _ordered(num_ranks, chunks, num_micro, forward, backward, send, spans, start
 
 
 @njit(cache=True)
+def _next_zero_bubble(rank, num_ranks, num_micro, free, counts, forward_end, backward_end, send):
+    """(start, kind) of the pass that a rank runs next under ZB-H1, as far as is known; the start is huge if none is."""
+    count_f, count_b, count_w = counts[0, rank], counts[1, rank], counts[2, rank]
+    if count_w == num_micro:
+        return 1e300, 2
+    ready_b, ready_f = 1e300, 1e300
+    if count_b < count_f:
+        if rank == num_ranks - 1:
+            ready_b = forward_end[rank, count_b]
+        elif backward_end[rank + 1, count_b] >= 0.0:
+            ready_b = backward_end[rank + 1, count_b] + send
+    if count_f < num_micro and count_f - count_b < num_ranks - rank:
+        if rank == 0:
+            ready_f = 0.0
+        elif forward_end[rank - 1, count_f] >= 0.0:
+            ready_f = forward_end[rank - 1, count_f] + send
+    now = free[rank]
+    if ready_b <= now:
+        return now, 1
+    if ready_f <= now:
+        return now, 0
+    if count_w < count_b:
+        return now, 2
+    if ready_b <= ready_f:
+        return ready_b, 1
+    return ready_f, 0
+
+
+@njit(cache=True)
 def _zero_bubble(num_ranks, num_micro, forward, inputs, weights, send, spans, starts):
     """ZB-H1, greedy: a free rank prefers a ready input gradient, then a forward within the in-flight limit of 1F1B,
     then a weight gradient; it waits only if it has none of them."""
     forward_end = np.full((num_ranks, num_micro), -1.0)
     backward_end = np.full((num_ranks, num_micro), -1.0)
     free = np.zeros(num_ranks)
-    count_f = np.zeros(num_ranks, dtype=np.int64)
-    count_b = np.zeros(num_ranks, dtype=np.int64)
-    count_w = np.zeros(num_ranks, dtype=np.int64)
-    remaining = 3 * num_micro * num_ranks
-    while remaining:
+    counts = np.zeros((3, num_ranks), dtype=np.int64)
+    begins = np.empty(num_ranks)
+    kinds = np.empty(num_ranks, dtype=np.int64)
+    for rank in range(num_ranks):
+        begins[rank], kinds[rank] = _next_zero_bubble(
+            rank, num_ranks, num_micro, free, counts, forward_end, backward_end, send
+        )
+    for _ in range(3 * num_micro * num_ranks):
         # The rank that can start its next pass earliest goes first; then no later decision can change an earlier one.
-        best_rank, best_start, best_kind = -1, 1e300, 0
-        for rank in range(num_ranks):
-            if count_w[rank] == num_micro:
-                continue
-            ready_b, ready_f = 1e300, 1e300
-            micro = count_b[rank]
-            if micro < count_f[rank]:
-                if rank == num_ranks - 1:
-                    ready_b = forward_end[rank, micro]
-                elif backward_end[rank + 1, micro] >= 0.0:
-                    ready_b = backward_end[rank + 1, micro] + send
-            micro = count_f[rank]
-            if micro < num_micro and micro - count_b[rank] < num_ranks - rank:
-                if rank == 0:
-                    ready_f = 0.0
-                elif forward_end[rank - 1, micro] >= 0.0:
-                    ready_f = forward_end[rank - 1, micro] + send
-            now = free[rank]
-            if ready_b <= now:
-                start, kind = now, 1
-            elif ready_f <= now:
-                start, kind = now, 0
-            elif count_w[rank] < count_b[rank]:
-                start, kind = now, 2
-            elif ready_b <= ready_f:
-                start, kind = ready_b, 1
-            else:
-                start, kind = ready_f, 0
-            if start < best_start:
-                best_rank, best_start, best_kind = rank, start, kind
-        if best_rank < 0:
+        rank = 0
+        for other in range(1, num_ranks):
+            if begins[other] < begins[rank]:
+                rank = other
+        begin, kind = begins[rank], kinds[rank]
+        if begin >= 1e300:
             return -1.0, free
-        rank = best_rank
-        if best_kind == 0:
-            micro = count_f[rank]
-            end = best_start + forward[rank, 0]
+        micro = counts[kind, rank]
+        if kind == 0:
+            end = begin + forward[rank, 0]
             forward_end[rank, micro] = end
-            count_f[rank] += 1
-        elif best_kind == 1:
-            micro = count_b[rank]
-            end = best_start + inputs[rank, 0]
+        elif kind == 1:
+            end = begin + inputs[rank, 0]
             backward_end[rank, micro] = end
-            count_b[rank] += 1
         else:
-            micro = count_w[rank]
-            end = best_start + weights[rank, 0]
-            count_w[rank] += 1
+            end = begin + weights[rank, 0]
+        counts[kind, rank] += 1
         if spans:
-            starts[best_kind, rank, 0, micro] = best_start
+            starts[kind, rank, 0, micro] = begin
         free[rank] = end
-        remaining -= 1
+        # Only the rank itself and the neighbour that waits for it have something new to decide.
+        for other in range(max(0, rank - 1), min(num_ranks, rank + 2)):
+            begins[other], kinds[other] = _next_zero_bubble(
+                other, num_ranks, num_micro, free, counts, forward_end, backward_end, send
+            )
     return free.max(), free
 
 
@@ -173,7 +179,7 @@ def pipeline_ends(schedule, num_ranks, chunks, num_micro, forward, backward, inp
     for equal stages, within 1 % for uneven ones), so the middle is extrapolated from two simulations one period apart.
     """
     dummy = np.zeros((1, 1, 1, 1))
-    longest = 6 * num_ranks + num_micro % num_ranks
+    longest = 3 * num_ranks + num_micro % num_ranks
     if num_micro <= longest + num_ranks:
         if schedule == 2:
             return _zero_bubble(num_ranks, num_micro, forward, inputs, weights, send, False, dummy)[1]
