@@ -77,7 +77,7 @@ def test_routes_on_a_torus_are_shortest_paths(shape):
 
     on = torus(shape)
     source, target = (side.reshape(-1) for side in np.meshgrid(np.arange(on.num_chips), np.arange(on.num_chips)))
-    links, _, _ = Network(on).routes(source, target)
+    links, _ = Network(on).routes(source, target)
     hops = (links != NO_LINK).sum(axis=1) if links.size else np.zeros(len(source))
     distances = rustworkx.distance_matrix(topology_graph(on))
     assert np.array_equal(hops, distances[source, target])
@@ -86,7 +86,7 @@ def test_routes_on_a_torus_are_shortest_paths(shape):
 def test_routes_to_another_server_of_a_rack_skip_the_server_switch():
     network = Network(topology("trn3-ultraserver"))
     source, target = np.array([0]), np.array([4 * 4 + 4 * 3])  # chip 0 to chip 7: server 1, position 3
-    links, _, _ = network.routes(source, target)
+    links, _ = network.routes(source, target)
     used = links[0][links[0] != NO_LINK]
     assert len(used) == 2
     assert all(network.first_link[1] <= link < network.first_link[2] for link in used)
@@ -95,8 +95,8 @@ def test_routes_to_another_server_of_a_rack_skip_the_server_switch():
 def test_neighbouring_members_of_a_ring_axis_use_different_links():
     network = Network(topology("trn2.48xlarge"))
     ranks = 4 * np.arange(4)
-    forward, _, _ = network.routes(ranks, 4 * ((np.arange(4) + 1) % 4))
-    backward, _, _ = network.routes(ranks, 4 * ((np.arange(4) - 1) % 4))
+    forward, _ = network.routes(ranks, 4 * ((np.arange(4) + 1) % 4))
+    backward, _ = network.routes(ranks, 4 * ((np.arange(4) - 1) % 4))
     assert len(set(forward.ravel()) | set(backward.ravel())) == 8
 
 
@@ -154,3 +154,18 @@ def test_bad_topologies_are_refused_in_one_sentence(call, message):
 
 def test_all_names_load():
     assert all(topology(name).num_ranks for name in topology_names())
+
+
+def test_every_instance_and_rack_of_the_hardware_data_has_its_fabric():
+    from opentrn.hardware import instances, racks
+
+    known = [record for record in instances() if record.name.startswith(("trn", "inf2", "p"))]
+    for record in known:
+        assert topology(record.name).num_chips == record.num_accelerators, record.name
+    for record in racks():
+        assert topology(record.name).num_chips == pytest.approx(record.num_chips, rel=0.001), record.name
+
+
+def test_a_name_that_is_nearly_right_is_suggested():
+    with pytest.raises(HardwareError, match="did you mean trn2-ultraserver"):
+        topology("trn2-ultra-server")

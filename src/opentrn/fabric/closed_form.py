@@ -277,12 +277,15 @@ def tree_us_per_byte(topology: Topology, where: Geometry) -> float:
     return slowest
 
 
-def switch_pipeline_us(topology: Topology, where: Geometry) -> float:
-    """NCCL's steps for one half: a ring's hand-overs in the switch, two messages a tree level on the network."""
+def switch_pipeline_us(topology: Topology, where: Geometry, network_ratio: float) -> float:
+    """NCCL's steps for one half: a ring's hand-overs in the switch, two messages a tree level on the network.
+
+    network_ratio: a network step of the protocol in use over one of the low-latency protocol.
+    """
     inside = sum((span.count - 1) * step_us(topology, span) for span in where.chips)
     if where.network is None:
         return inside
-    return inside + 2 * ceil(log2(where.network.count)) * step_us(topology, where.network)
+    return inside + 2 * ceil(log2(where.network.count)) * step_us(topology, where.network) * network_ratio
 
 
 def pipeline_us_per_byte(topology: Topology, where: Geometry) -> float:

@@ -94,7 +94,8 @@ def collective_time_us(
     Raises OpenTrnError for an unknown operation, a negative size or a group that does not fit.
     """
     found = curve_of(op, group, on, algorithm, siblings)
-    if isinstance(size_bytes, (int, float)):
+    if isinstance(size_bytes, (int, float, np.number)):
+        size_bytes = float(size_bytes)
         if size_bytes < 0:
             raise OpenTrnError(f"the size of a collective cannot be negative, got {size_bytes} bytes")
         return found.time_us(size_bytes)

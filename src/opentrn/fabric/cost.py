@@ -71,7 +71,7 @@ class Curve:
     __slots__ = ("costs", "limits", "_rows")
 
     def __init__(self, costs: Sequence[Cost], limits: Sequence[float] | None = None) -> None:
-        self.costs = tuple(costs)
+        self.costs = tuple(costs) if limits is not None else _undominated(costs)
         self.limits = None if limits is None else tuple(limits)
         self._rows = tuple(
             (cost.latency_us, cost.us_per_byte, cost.hiding, cost if cost.pipeline_us or cost.channel_us else None)
@@ -123,6 +123,19 @@ class Curve:
             span = log2(cost.channel_max_bytes / cost.channel_min_bytes)
             time += cost.channel_us * min(1.0, log2(size_bytes / cost.channel_min_bytes) / span)
         return time
+
+
+def _undominated(costs: Sequence[Cost]) -> tuple[Cost, ...]:
+    """The alternatives that are the cheapest at some size, as far as their straight lines tell; the first of equals."""
+    kept: list[Cost] = []
+    for cost in costs:
+        lines = [other for other in kept if not other.pipeline_us and not other.channel_us]
+        beaten = not cost.hiding and any(
+            other.latency_us <= cost.latency_us and other.us_per_byte <= cost.us_per_byte for other in lines
+        )
+        if not beaten:
+            kept.append(cost)
+    return tuple(kept)
 
 
 def _evaluate(cost: Cost, sizes: np.ndarray) -> np.ndarray:

@@ -67,22 +67,24 @@ def run(
     bucket_start,
     num_expected,
     target_bucket,
-    size_bytes,
-    start_us,
-    engine,
-    engine_us,
-    chip_delay_us,
+    kind,
+    route,
+    kind_bytes,
+    kind_start_us,
+    kind_engine_us,
+    route_engine,
     route_start,
     route_link,
     route_delay_us,
     link_rate,
+    chip_delay_us,
 ):
     """Run a schedule; returns (finish time of every rank, bytes carried by every link, number of events).
 
     A bucket is (round * num_colours + colour) * num_ranks + rank; `bucket_start` gives its messages, `num_expected` how
-    many arrive there; `target_bucket` is where a message arrives. A message starts `start_us` after its bucket opens,
-    occupies link `engine`, its sender's, for `engine_us` (negative: its engine never delays it), then the links of its
-    range of `route_link`. One that stays on its chip has no such links and takes `chip_delay_us` instead.
+    many arrive there; `target_bucket` is where a message arrives. Messages share a `kind` (bytes, software time before
+    the start, time on the sender's engine, negative where that never delays it) and a `route`: the engine's link, then
+    a range of `route_link` and `route_delay_us`. A route without links stays on its chip and takes `chip_delay_us`.
     """
     num_buckets = num_rounds * num_colours * num_ranks
     stride = num_colours * num_ranks
@@ -153,20 +155,23 @@ def run(
             else:
                 break
             num_events += 1
-            size = size_bytes[message]
-            begin, end = route_start[message], route_start[message + 1]
+            size = kind_bytes[kind[message]]
+            way = route[message]
+            begin, end = route_start[way], route_start[way + 1]
             hop = position[message]
             arrives = True
             if hop == 0:
                 # The sender's DMA engines work on all of its messages at once, so they hold up the tail, not the head.
                 tail[message] = now
-                if engine_us[message] >= 0.0:
-                    free[engine[message]] = max(now, free[engine[message]]) + engine_us[message]
-                    carried[engine[message]] += size
-                    tail[message] = free[engine[message]]
+                busy_us = kind_engine_us[kind[message]]
+                if busy_us >= 0.0:
+                    engine = route_engine[way]
+                    free[engine] = max(now, free[engine]) + busy_us
+                    carried[engine] += size
+                    tail[message] = free[engine]
                 hop = 1
                 if begin == end:
-                    tail[message] += chip_delay_us[message]
+                    tail[message] += chip_delay_us
             if begin < end:
                 index = begin + hop - 1
                 link = route_link[index]
@@ -193,7 +198,7 @@ def run(
                         opened[bucket] = done
         for item in range(first, last):
             if opening:
-                push_time = now + start_us[item]
+                push_time = now + kind_start_us[kind[item]]
             placed = False
             for lane in range(_NUM_LANES):
                 length = lane_tail[lane] - lane_head[lane]

@@ -36,12 +36,12 @@ class Network:
             rates[self.first_link[index] : self.first_link[index + 1]] = axis.bandwidth_gb_per_s * 1e3
         return rates
 
-    def routes(self, source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Routes between pairs of ranks: (links, delays, first_delay).
+    def routes(self, source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Routes between pairs of ranks: (links, delays).
 
-        links: (pairs, hops) link numbers after the sender's engine, NO_LINK where a route is shorter.
+        links: (pairs, hops) link numbers after the sender's engine, NO_LINK where a route is shorter; pairs on one chip
+            cross none.
         delays: (pairs, hops) microseconds the head of a message takes over each link.
-        first_delay: (pairs,) microseconds for pairs on one chip, which cross no link; zero for the others.
         """
         ranks_per_chip = self.topology.ranks_per_chip
         here, there = source // ranks_per_chip, target // ranks_per_chip
@@ -63,13 +63,10 @@ class Network:
                 # The switch sets the inner coordinates as well.
                 inner = stride
                 here = np.where(moved, here - here % inner + there % inner, here)
-        core = self.topology.axes[0]
-        local = np.where(source // ranks_per_chip == target // ranks_per_chip, core.latency_us, 0.0)
         if not columns:
             empty = np.full((len(source), 0), NO_LINK)
-            return empty, empty.astype(float), local
-        links, delays = np.stack(columns, axis=1), np.stack(waits, axis=1)
-        return *_pack_left(links, delays), local
+            return empty, empty.astype(float)
+        return _pack_left(np.stack(columns, axis=1), np.stack(waits, axis=1))
 
     def _axis_order(self) -> list[int]:
         """Covering switches first (they settle the axes inside them), then the others from the inside out."""

@@ -47,6 +47,10 @@ def curve(op: str, topology: Topology, group: RankGroup, algorithm: str, sibling
             + (" (it needs a power of two of chips along every axis)" if algorithm == "rdh" else "")
             + "; leave the algorithm to the runtime (auto)"
         )
+    if costs[0].algorithm == "pipeline" and where.network:
+        # NCCL changes from its low-latency to its bulk protocol at a size.
+        bulk = _pipeline(topology, where, launch, _HALVES[op], "pipeline", topology.runtime.bulk_network_ratio)
+        return Curve([costs[0], bulk], [float(topology.runtime.eager_max_bytes), float("inf")])
     if algorithm == "auto":
         limited = _published_ranges(topology, where, costs)
         if limited:
@@ -166,11 +170,16 @@ def _hierarchical(
     return costs
 
 
-def _pipeline(topology: Topology, where: Geometry, launch: Phase, halves: int, name: str) -> Cost:
+def _pipeline(
+    topology: Topology, where: Geometry, launch: Phase, halves: int, name: str, network_ratio: float = 1.0
+) -> Cost:
     if name == "tree":
         latency, transfer = form.tree_depth_us(topology, where), form.tree_us_per_byte(topology, where)
     else:
-        latency, transfer = form.switch_pipeline_us(topology, where), form.pipeline_us_per_byte(topology, where)
+        latency, transfer = (
+            form.switch_pipeline_us(topology, where, network_ratio),
+            form.pipeline_us_per_byte(topology, where),
+        )
     latency, transfer = halves * latency, halves * transfer
     return Cost(
         name,

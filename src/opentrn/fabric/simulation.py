@@ -20,7 +20,7 @@ from opentrn.fabric.geometry import geometry
 from opentrn.fabric.group import RankGroup
 from opentrn.fabric.network import NO_LINK, Network
 from opentrn.fabric.operations import operation
-from opentrn.fabric.schedule import Schedule
+from opentrn.fabric.schedule import Batch, Schedule
 from opentrn.fabric.topologies import Topology, topology
 
 # About 2 GB of message records; beyond that the closed form is the tool.
@@ -208,50 +208,44 @@ def _run(schedule: Schedule, members: np.ndarray, num_groups: int, on: Topology)
     network = _network(on)
     num_ranks = len(members)
     num_colours, num_rounds = schedule.num_colours, schedule.num_rounds
-    stride = num_colours * num_ranks
-    offsets = schedule.num_ranks * np.arange(num_groups)[:, None]
+    num_buckets = num_rounds * num_colours * num_ranks
+    num_messages = schedule.num_messages * num_groups
     out_rate = 2.0 * sum(axis.bandwidth_gb_per_s * 1e3 for axis in on.axes[1:])
-    num_expected = np.zeros(num_rounds * stride, dtype=np.int32)
-    num_sent = np.zeros(num_rounds * stride, dtype=np.int64)
-    parts: list[tuple[np.ndarray, ...]] = []
-    routed: dict[tuple[int, int], tuple[np.ndarray, ...]] = {}
+    routes = _Routes(network, members, schedule.num_ranks * np.arange(num_groups)[:, None])
+    num_expected = np.zeros(num_buckets, dtype=np.int32)
+    num_sent = np.zeros(num_buckets, dtype=np.int64)
+    bucket = np.empty(num_messages, dtype=np.int32)
+    target_bucket = np.empty(num_messages, dtype=np.int32)
+    kind = np.empty(num_messages, dtype=np.int32)
+    route = np.empty(num_messages, dtype=np.int32)
+    kinds: list[tuple[np.ndarray, float, np.ndarray]] = []
+    num_kinds, first, ordered, previous = 0, 0, True, -1
     for batch in sorted(schedule.batches, key=lambda batch: (batch.round, batch.colour)):
-        key = (id(batch.source), id(batch.target))
-        if key not in routed:
-            source = (offsets + batch.source).reshape(-1)
-            target = (offsets + batch.target).reshape(-1)
-            order = np.argsort(source, kind="stable")
-            source, target = source[order], target[order]
-            routed[key] = (source, target, order, *_routes(network, members[source], members[target]))
-        source, target, order, lengths, links, delays, local = routed[key]
+        laid = routes.of(batch)
+        last = first + len(laid.source)
         base = (batch.round * num_colours + batch.colour) * num_ranks
-        num_sent[base : base + num_ranks] += np.bincount(source, minlength=num_ranks)
-        num_expected[base : base + num_ranks] += np.bincount(target, minlength=num_ranks).astype(np.int32)
+        ordered &= base > previous
+        previous = base
+        num_sent[base : base + num_ranks] += laid.num_sent
+        num_expected[base : base + num_ranks] += laid.num_received
+        np.add(laid.source, base, out=bucket[first:last])
+        np.add(laid.target, base, out=target_bucket[first:last])
+        route[first:last] = np.arange(laid.first_route, laid.first_route + len(laid.source))
         sizes = batch.size_bytes
-        each = np.tile(sizes, num_groups)[order] if isinstance(sizes, np.ndarray) else np.full(len(source), sizes)
+        each = np.tile(sizes, num_groups)[laid.order] if isinstance(sizes, np.ndarray) else np.array([sizes])
+        kind[first:last] = num_kinds if len(each) == 1 else np.arange(num_kinds, num_kinds + len(each))
         # An engine that outruns all of its links never delays a message.
-        limits = batch.engine_bytes_per_us < out_rate or not links.size
-        engine_us = each / batch.engine_bytes_per_us + batch.issue_us if limits else np.full(len(source), -1.0)
-        start_us = np.full(len(source), batch.start_us)
-        sender = members[source].astype(np.int32)
-        arrival = (base + target).astype(np.int32)
-        parts.append((base + source, arrival, each, start_us, sender, engine_us, local, lengths, links, delays))
-    bucket, *columns = (np.concatenate(column) for column in zip(*parts, strict=True))
-    target_bucket, each, start_us, sender, engine_us, local, lengths, links, delays = columns
-    if (np.diff(bucket) < 0).any():
+        limits = batch.engine_bytes_per_us < out_rate or laid.on_chip
+        busy_us = each / batch.engine_bytes_per_us + batch.issue_us if limits else np.full(len(each), -1.0)
+        kinds.append((each, batch.start_us, busy_us))
+        num_kinds += len(each)
+        first = last
+    if not ordered:
         # Batches that share a colour and round interleave by sender.
         order = np.argsort(bucket, kind="stable")
-        starts = np.cumsum(lengths) - lengths
-        take = np.repeat(starts[order] - (np.cumsum(lengths[order]) - lengths[order]), lengths[order])
-        take += np.arange(len(links))
-        links, delays = links[take], delays[take]
-        target_bucket, each, start_us, sender, engine_us, local, lengths = (
-            column[order] for column in (target_bucket, each, start_us, sender, engine_us, local, lengths)
-        )
-    bucket_start = np.zeros(len(num_sent) + 1, dtype=np.int64)
+        target_bucket, kind, route = target_bucket[order], kind[order], route[order]
+    bucket_start = np.zeros(num_buckets + 1, dtype=np.int64)
     np.cumsum(num_sent, out=bucket_start[1:])
-    route_start = np.zeros(len(lengths) + 1, dtype=np.int64)
-    np.cumsum(lengths, out=route_start[1:])
     return run(
         num_ranks,
         num_colours,
@@ -259,20 +253,70 @@ def _run(schedule: Schedule, members: np.ndarray, num_groups: int, on: Topology)
         bucket_start,
         num_expected,
         target_bucket,
-        each,
-        start_us,
-        sender,
-        engine_us,
-        local,
-        route_start,
-        links,
-        delays,
+        kind,
+        route,
+        np.concatenate([each for each, _, _ in kinds]),
+        np.concatenate([np.full(len(each), start_us) for each, start_us, _ in kinds]),
+        np.concatenate([busy_us for _, _, busy_us in kinds]),
+        *routes.arrays(),
         network.link_rate,
+        on.axes[0].latency_us,
     )
 
 
-def _routes(network: Network, source: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, ...]:
-    """(number of links, links, delays, delay within a chip) of many routes, links and delays end to end."""
-    links, delays, local = network.routes(source, target)
-    used = links != NO_LINK
-    return used.sum(axis=1), links[used].astype(np.int32), delays[used], local
+@dataclass(frozen=True, slots=True)
+class _Laid:
+    """The pairs of a batch over all groups, sorted by sender, and where their routes begin in the table."""
+
+    source: np.ndarray
+    target: np.ndarray
+    order: np.ndarray
+    num_sent: np.ndarray
+    num_received: np.ndarray
+    first_route: int
+    on_chip: bool
+
+
+class _Routes:
+    """The routes of a schedule, each stored once: most batches repeat the pairs of an earlier one."""
+
+    def __init__(self, network: Network, members: np.ndarray, offsets: np.ndarray) -> None:
+        self._network, self._members, self._offsets = network, members, offsets
+        self._known: dict[tuple[int, int], _Laid] = {}
+        self._engines: list[np.ndarray] = []
+        self._lengths: list[np.ndarray] = []
+        self._links: list[np.ndarray] = []
+        self._delays: list[np.ndarray] = []
+        self._num_routes = 0
+
+    def of(self, batch: Batch) -> _Laid:
+        key = (id(batch.source), id(batch.target))
+        if key not in self._known:
+            source = (self._offsets + batch.source).reshape(-1)
+            target = (self._offsets + batch.target).reshape(-1)
+            order = np.argsort(source, kind="stable")
+            source, target = source[order], target[order]
+            links, delays = self._network.routes(self._members[source], self._members[target])
+            used = links != NO_LINK
+            num_ranks = len(self._members)
+            self._known[key] = _Laid(
+                source,
+                target,
+                order,
+                np.bincount(source, minlength=num_ranks),
+                np.bincount(target, minlength=num_ranks).astype(np.int32),
+                self._num_routes,
+                not used.any(),
+            )
+            self._engines.append(self._members[source].astype(np.int32))
+            self._lengths.append(used.sum(axis=1))
+            self._links.append(links[used].astype(np.int32))
+            self._delays.append(delays[used])
+            self._num_routes += len(source)
+        return self._known[key]
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """(engine, start of the route's links, links, delays), the first two by route."""
+        start = np.zeros(self._num_routes + 1, dtype=np.int64)
+        np.cumsum(np.concatenate(self._lengths), out=start[1:])
+        return np.concatenate(self._engines), start, np.concatenate(self._links), np.concatenate(self._delays)

@@ -7,6 +7,7 @@ generation is known to them.
 """
 
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -64,6 +65,8 @@ class CollectiveRuntime:
     network_mesh_max_instances: int
     parallel_streams: int
     host_dispatch_us: float
+    eager_max_bytes: int
+    bulk_network_ratio: float
     network_ring_ratio: float
     network_rdh_ratio: float
     network_mesh_ratio: float
@@ -218,8 +221,11 @@ def _locate(name: str) -> tuple[FabricFile, str]:
         if key not in known:
             raise HardwareError(f"{path} holds the topologies {', '.join(known) or '(none)'}; name one as {path}:NAME")
         return file, key
+    near = get_close_matches(name.lower(), index, n=3, cutoff=0.5)
+    known = f"did you mean {' or '.join(near)}?" if near else f"use one of {', '.join(topology_names())}"
     raise HardwareError(
-        f"unknown instance or UltraServer {name!r}; use one of {', '.join(topology_names())}, torus-16x16x16 or a file"
+        f"unknown instance or UltraServer {name!r}: {known} "
+        "(a torus is written torus-16x16x16, a file of your own by its path)"
     )
 
 
