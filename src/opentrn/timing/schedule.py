@@ -65,13 +65,14 @@ class _Schedule:
         self.offsets = np.concatenate(([0], np.cumsum([len(p) for p in cores]))).astype(np.int64)
 
     def timeline(self) -> Timeline:
-        from opentrn.timing import balance, engines, hoisting, placement
+        from opentrn.timing import balance, compiler, engines, placement
         from opentrn.timing.costs import NUM_STREAMS, QUEUES, plan_costs
 
         hardware = self.cores[0].hardware
-        hoisted = [hoisting.hoist_loads(p) if p.api == "earlier" else (p, np.zeros(len(p), dtype=np.bool_)) for p in self.cores]
-        self.cores = [p for p, _ in hoisted]
-        dropped = np.concatenate([d for _, d in hoisted])
+        given = self.cores
+        compiled = [compiler.compile_earlier(p) if p.api == "earlier" else compiler.unchanged(p) for p in given]
+        self.cores = [k.program for k in compiled]
+        dropped = np.concatenate([k.dropped for k in compiled])
         costs = [plan_costs(p) for p in self.cores]
         plan_base = np.concatenate(([0], np.cumsum([len(k.costs) for k in costs]))).astype(np.int64)
         plan = np.concatenate(
@@ -86,9 +87,11 @@ class _Schedule:
             plan = self._drop(plan, dropped, column)
         stream_of = column["stream"][plan] + core_of * NUM_STREAMS
         placements = tuple(
-            placement.place(p, unlimited=self.what_if == "infinite_sbuf") for p in self.cores
+            placement.place(k.program, unlimited=self.what_if == "infinite_sbuf") for k in compiled
         )
-        edges = self._edges(column, placements, plan, dropped)
+        for k, (_, byte) in zip(compiled, placements, strict=True):
+            byte -= k.origin
+        edges = self._edges(column, placements, plan, compiled)
         num_queues = NUM_STREAMS * len(self.cores)
         order = np.argsort(stream_of, kind="stable")
         queue_start = np.searchsorted(stream_of[order], np.arange(num_queues + 1)).astype(np.int64)
@@ -116,7 +119,7 @@ class _Schedule:
         queue = np.where(moving, column["stream"][plan], -1)
         issuer = np.where(moving, np.minimum(column["stream"][plan], ENGINES.index("dma")), engine)
         return Timeline(
-            programs=tuple(self.cores), offsets=self.offsets, core=core_of.astype(np.int16), engine=engine.astype(np.int8),
+            programs=tuple(given), offsets=self.offsets, core=core_of.astype(np.int16), engine=engine.astype(np.int8),
             issuer=issuer.astype(np.int8), ready_ns=ready, start_ns=start, free_ns=free, end_ns=end, busy_ns=busy, cause=cause,
             blocked_by=blocked, wait_latency_ns=wait_latency, clock_loss_ns=clock_loss, table_load_ns=table_load,
             queue=queue.astype(np.int16), queues=QUEUES, dma_start_ns=dma_start, dma_end_ns=dma_end,
@@ -161,7 +164,7 @@ class _Schedule:
                     table[a, b] = found
         return table
 
-    def _edges(self, column: dict[str, np.ndarray], placements: tuple, plan: np.ndarray, dropped: np.ndarray) -> tuple:
+    def _edges(self, column: dict[str, np.ndarray], placements: tuple, plan: np.ndarray, compiled: list[Any]) -> tuple:
         """Dependencies of all cores as one CSR."""
         from opentrn.timing import dependencies, regions
         from opentrn.timing.costs import NUM_STREAMS
@@ -170,15 +173,15 @@ class _Schedule:
         parts = []
         for c, program in enumerate(self.cores):
             found, operand_start, is_write = regions.find_regions(program, placements[c])
-            if dropped.any():
-                gone = np.repeat(dropped[self.offsets[c] : self.offsets[c + 1]], np.diff(operand_start))
+            if compiled[c].dropped.any():
+                gone = np.repeat(compiled[c].dropped, np.diff(operand_start))
                 found.of_operand[gone] = -1
             own = plan[self.offsets[c] : self.offsets[c + 1]]
             streams = column["stream"][own]
             moving = column["engine"][own] == ENGINES.index("dma")
             # A transfer completes on its own time, whichever queue triggered it.
             kind = np.where(moving, np.maximum(streams, 5), streams).astype(np.int64)
-            explicit = np.array(sorted(program.dependencies, key=lambda d: (d[1], d[0])), dtype=np.int64).reshape(-1, 2)
+            explicit = np.array(sorted([*program.dependencies, *compiled[c].order], key=lambda d: (d[1], d[0])), dtype=np.int64).reshape(-1, 2)
             num = max(len(program.allocations), 1)
             begin, producer, sort, reuse = dependencies.find_dependencies(
                 operand_start, is_write, found.of_operand, found.start, found.other, found.covered, found.tensor,
