@@ -30,6 +30,7 @@ from opentrn.nki.earlier.operands import (
     is_number,
     number,
     on_chip,
+    pieces,
     promote,
     ranges_of,
     region_of,
@@ -80,7 +81,8 @@ def _binary(op: str, x: Any, y: Any, dtype: Any, mask: Any, default: DType | Non
     left, right = aligned(a, shape, par, ranges), aligned(b, shape, par, ranges)
 
     def emit(dst: NkiTensor) -> None:
-        isa.tensor_tensor(dst, left, right, op)
+        for to, first, second in pieces(dst, left, right):
+            isa.tensor_tensor(to, first, second, op)
 
     return Deferred(shape, kind, emit, par=par, region=region).defer()
 
@@ -105,7 +107,8 @@ def _with_scalar(op: str, a: Tile, scalar: Any, reverse: bool, kind: DType, mask
         operand = column(scalar, ranges[par] if ranges is not None else None)
 
     def emit(dst: NkiTensor) -> None:
-        isa.tensor_scalar(dst, data, op, operand, reverse0=reverse)
+        for to, source in pieces(dst, data):
+            isa.tensor_scalar(to, source, op, operand, reverse0=reverse)
 
     return Deferred(shape, kind, emit, par=par, region=region).defer()
 
@@ -174,6 +177,11 @@ _HOST = {"exp": math.exp, "log": math.log, "sqrt": math.sqrt, "tanh": math.tanh,
          "rsqrt": lambda v: 1 / math.sqrt(v), "reciprocal": lambda v: 1 / v}  # fmt: skip
 
 
+def _activate(op: str, dst: NkiTensor, data: NkiTensor) -> None:
+    for to, source in pieces(dst, data):
+        isa.activation(to, op, source)
+
+
 def _activation(name: str, doc: str, op: str | None = None) -> Callable[..., Any]:
     chosen = op or name
 
@@ -181,7 +189,7 @@ def _activation(name: str, doc: str, op: str | None = None) -> Callable[..., Any
         if is_number(x) and name in _HOST:
             return _HOST[name](x)
         default = float32 if type(x) is Tile and is_integer(x.dtype) and name not in ("abs", "sign", "square", "relu") else None
-        return unary(name, x, dtype, mask, lambda dst, data: isa.activation(dst, chosen, data), default)
+        return unary(name, x, dtype, mask, lambda dst, data: _activate(chosen, dst, data), default)
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"{doc}, element by element, on the Scalar engine."

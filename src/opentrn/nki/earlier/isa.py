@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from opentrn.neuroncore import isa, machine
-from opentrn.neuroncore.dtypes import DType, float32, uint32
+from opentrn.neuroncore.dtypes import DType, float32, is_float, uint32
 from opentrn.neuroncore.instruction import Engine
 from opentrn.neuroncore.isa.settings import dge_mode as dge_mode
 from opentrn.neuroncore.isa.settings import engine, matmul_perf_mode, nc_version, oob_mode, reduce_cmd
@@ -32,6 +32,7 @@ from opentrn.nki.earlier.operands import (
     is_number,
     on_chip,
     part,
+    pieces,
     ranges_of,
     region_of,
     tile_of,
@@ -167,7 +168,16 @@ def nc_transpose(data: Any, *, mask: Any = None, dtype: Any = None, engine: Any 
         region.ranges = (region.ranges[1], region.ranges[0])
 
     def emit(dst: NkiTensor) -> None:
-        isa.nc_transpose(dst, view, engine=vector_engine if on_vector else tensor_engine)
+        same = dst.layout.dtype is view.layout.dtype
+        if same or on_vector or not is_float(view.layout.dtype):
+            target = dst if same else machine.current().allocate(dst.layout.shape, view.layout.dtype, _sbuf if on_vector else _psum)
+            isa.nc_transpose(target, view, engine=vector_engine if on_vector else tensor_engine)
+            if not same:
+                isa.tensor_copy(dst, target)
+        else:  # a matmul with the identity, whose float32 sums of one product are exact
+            from opentrn.nki.earlier.constants import identity
+
+            isa.nc_matmul(dst, view, identity(view.layout.shape[0], view.layout.dtype), accumulate=False)
 
     regions = (_sbuf, _psum) if on_vector else (_psum,)
     return Deferred(shape, kind, emit, regions=regions, moves=dtype is None, region=region).defer()
@@ -215,7 +225,8 @@ def activation(op: Any, data: Any, *, bias: Any = None, scale: Any = 1.0, reduce
     res = _written(reduce_res, rows)
 
     def emit(dst: NkiTensor) -> None:
-        isa.activation(dst, op, view, bias=b, scale=a, reduce_op=reduce_op, reduce_res=res, reduce_cmd=reduce_cmd)
+        for to, source in pieces(dst, view):
+            isa.activation(to, op, source, bias=b, scale=a, reduce_op=reduce_op, reduce_res=res, reduce_cmd=reduce_cmd)
 
     return _elementwise(tile.shape, tile.par, kind, region, emit)
 
@@ -260,7 +271,8 @@ def tensor_tensor(data1: Any, data2: Any, op: Any, *, dtype: Any = None, mask: A
     left, right = aligned(a, shape, par, ranges), aligned(b, shape, par, ranges)
 
     def emit(dst: NkiTensor) -> None:
-        isa.tensor_tensor(dst, left, right, op, engine=chosen)
+        for to, first, second in pieces(dst, left, right):
+            isa.tensor_tensor(to, first, second, op, engine=chosen)
 
     return _elementwise(shape, par, kind, region, emit)
 
@@ -280,7 +292,8 @@ def tensor_scalar(data: Any, op0: Any, operand0: Any, reverse0: bool = False, op
     b = None if operand1 is None else column_or_number(operand1, rows)
 
     def emit(dst: NkiTensor) -> None:
-        isa.tensor_scalar(dst, view, op0, a, reverse0=reverse0, op1=op1, operand1=b, reverse1=reverse1, engine=chosen)
+        for to, source in pieces(dst, view):
+            isa.tensor_scalar(to, source, op0, a, reverse0=reverse0, op1=op1, operand1=b, reverse1=reverse1, engine=chosen)
 
     return _elementwise(tile.shape, tile.par, kind, region, emit)
 

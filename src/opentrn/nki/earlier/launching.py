@@ -69,6 +69,11 @@ def _from_tiles(value: Any, simulation: bool) -> Any:
     return value
 
 
+def _grid_size(size: Any) -> int:
+    # Published kernels launch on [0] and mean one program.
+    return 1 if isinstance(size, int) and size == 0 else launch.grid_size(size)
+
+
 class Kernel:
     """A kernel of the earlier API: call it with arrays, or index it with a launch grid first.
 
@@ -89,7 +94,7 @@ class Kernel:
         for s in sizes:
             if isinstance(s, NeuronCores):
                 cores *= s.cores
-        return type(self)(self.function, tuple(launch.grid_size(s) for s in sizes), cores, **self.options)
+        return type(self)(self.function, tuple(_grid_size(s) for s in sizes), cores, **self.options)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if launch.is_running():

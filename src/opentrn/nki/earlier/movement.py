@@ -23,6 +23,7 @@ from opentrn.nki.earlier.operands import (
     is_number,
     number,
     part,
+    pieces,
     ranges_of,
     region_of,
     tile_of,
@@ -146,7 +147,8 @@ def copy(src: Any, *, mask: Any = None, dtype: Any = None, engine: Any = None, *
     chosen = isa.tensor_copy.instruction.operands["engine"].default if engine is None else engine
 
     def emit(dst: NkiTensor) -> None:
-        isa.tensor_copy(dst, view, engine=chosen)
+        for to, source in pieces(dst, view):
+            isa.tensor_copy(to, source, engine=chosen)
 
     return Deferred(shape, dtype_of(dtype, source.dtype), emit, par=par, moves=dtype is None, region=region).defer()
 
@@ -303,14 +305,15 @@ def broadcast_partitions(tile: Tile, count: int) -> Tile:
     result = core.allocate(nki_shape, source.dtype, _sbuf)
     free = view.layout.free_size
     if is_float(source.dtype) and source.dtype.itemsize > 1 and view.layout.is_contiguous():
-        ones = core.allocate((1, count), source.dtype, _sbuf)
-        isa.memset(ones, 1.0)
+        from opentrn.nki.earlier.constants import ones
+
+        stationary = ones(source.dtype)[:, 0:count]
         row, flat = whole(view), whole(result)
         step = core.hardware.gemm_moving_fmax
         for start in range(0, free, step):
             size = min(step, free - start)
             product = core.allocate((count, size), "float32", _psum)
-            isa.nc_matmul(product, ones, row[:, start : start + size], accumulate=False)
+            isa.nc_matmul(product, stationary, row[:, start : start + size], accumulate=False)
             isa.tensor_copy(flat[:, start : start + size], product)
     else:
         isa.dma_copy(result, view._view(nki_shape, (0, *view.layout.strides[1:]), view.offset))

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from opentrn.neuroncore import isa
 from opentrn.neuroncore.dtypes import DType, as_dtype, bfloat16, float32, int32, is_float, is_integer
 from opentrn.neuroncore.memory import MemoryRegion
 from opentrn.neuroncore.tensor import NkiTensor
@@ -16,7 +15,7 @@ from opentrn.nki.earlier.tiles import Deferred, Tile, _part, fail, flush, part, 
 
 __all__ = [
     "Deferred", "Tile", "aligned", "broadcast_shape", "column", "dtype_of", "fail", "flush", "in_sbuf", "is_number", "number", "on_chip",
-    "part", "promote", "ranges_of", "region_of", "tile_of",
+    "part", "pieces", "promote", "ranges_of", "region_of", "tile_of",
 ]  # fmt: skip
 
 Ranges = tuple[tuple[int, int], ...]
@@ -166,6 +165,46 @@ def aligned(tile: Tile, shape: tuple[int, ...], par: int, ranges: Ranges | None)
     return result if ranges is None else _part(result, par, ranges)
 
 
-def memset(dst: NkiTensor, value: Any) -> None:
-    """Fill a view."""
-    isa.memset(dst, value)
+def pieces(*views: NkiTensor) -> list[tuple[NkiTensor, ...]]:
+    """Element-wise operands of one shape in pieces of at most the 5 dimensions of an access pattern.
+
+    Dimensions of size 1 are dropped and those that are dense in all operands merged; what is still too much takes one
+    instruction for each index of the leading free dimensions.
+    """
+    shape = views[0].layout.shape
+    if len(shape) <= 5 or any(v.layout.shape != shape for v in views):
+        return [views]
+    groups: list[list[int]] = []
+    for dim in range(1, len(shape)):
+        if shape[dim] == 1:
+            continue
+        last = groups[-1][-1] if groups else None
+        if last is not None and all(v.layout.strides[last] == v.layout.strides[dim] * shape[dim] for v in views):
+            groups[-1].append(dim)
+        else:
+            groups.append([dim])
+    result = []
+    for v in views:
+        sizes, strides = [shape[0]], [v.layout.strides[0]]
+        for group in groups:
+            n = 1
+            for d in group:
+                n *= shape[d]
+            sizes.append(n)
+            strides.append(v.layout.strides[group[-1]])
+        if len(sizes) == 1:
+            sizes.append(1)
+            strides.append(1)
+        result.append(v._view(tuple(sizes), tuple(strides), v.offset))
+    if len(groups) <= 4:
+        return [tuple(result)]
+    extra = len(groups) - 4
+    split = []
+    for index in np.ndindex(*result[0].layout.shape[1 : 1 + extra]):
+        chosen = []
+        for v in result:
+            sizes, strides = v.layout.shape, v.layout.strides
+            start = v.offset + sum(i * s for i, s in zip(index, strides[1 : 1 + extra], strict=True))
+            chosen.append(v._view((sizes[0], *sizes[1 + extra :]), (strides[0], *strides[1 + extra :]), start))
+        split.append(tuple(chosen))
+    return split

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable
 from typing import Any
 
@@ -66,7 +67,7 @@ def reduce(op: Any, x: Any, axis: Any, *, dtype: Any = None, mask: Any = None, k
         ranges = tuple((0, 1) if d in axes else r for d, r in enumerate(region.ranges)) if keepdims else tuple(region.ranges[d] for d in kept)
         if len(ranges) < len(new_shape):
             ranges = (*ranges, (0, 1))
-        if any(r != (0, n) for r, n in zip(ranges, new_shape, strict=True)):
+        if builtins.any(r != (0, n) for r, n in zip(ranges, new_shape, strict=True)):
             region.ranges = ranges
             out_region = region
     data = aligned(tile, shape, par, left)

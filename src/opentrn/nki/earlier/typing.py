@@ -13,7 +13,12 @@ class _Annotation:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def __getitem__(self, shape: Any) -> _Annotation:
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, tuple) and len(key) == 2 and isinstance(key[0], (list, tuple)):
+            # tensor[[128, 512], nl.bfloat16]: an argument without values, for nki.benchmark.
+            from opentrn.nki.arrays import Spec
+
+            return Spec(tuple(key[0]), key[1])
         return self
 
     def __call__(self, *_: Any, **__: Any) -> _Annotation:
