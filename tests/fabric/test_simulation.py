@@ -107,6 +107,23 @@ def test_the_closed_form_with_siblings_matches_simulating_all_of_them_within_10_
     assert simulated == pytest.approx(collective_time_us("all_reduce", size, groups[0], on, algorithm="ring"), rel=0.1)
 
 
+@given(
+    name=st.sampled_from(["trn2.3xlarge", "trn2.48xlarge", "trn3-server", "trn3-ultraserver-gen1"]),
+    op=st.sampled_from(["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "permute", "broadcast"]),
+    size=st.floats(1, 1e9),
+)
+@settings(max_examples=40)
+def test_no_link_and_no_engine_carries_more_than_its_rate_allows(name, op, size):
+    from opentrn.fabric.network import Network
+
+    on = topology(name)
+    found = simulate(op, size, on.num_ranks, on)
+    rates = Network(on).link_rate
+    rates[: on.num_ranks] = on.rank_bandwidth_gb_per_s * 1e3
+    assert (found.link_bytes / rates).max() <= found.time_us * (1 + 1e-9)
+    assert found.finish_us.max() == found.time_us >= on.runtime.launch_us + on.runtime.step_us
+
+
 def test_every_rank_receives_what_the_operation_moves():
     """Conservation: bytes that leave the engines are those that the algorithm must move."""
     on = topology("trn2.48xlarge")

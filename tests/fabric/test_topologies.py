@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from opentrn.errors import HardwareError, OpenTrnError
 from opentrn.fabric import topology, topology_graph, topology_names, torus
-from opentrn.fabric.catalogue import fabric_files, runtime_table
+from opentrn.fabric.catalogue import fabric_files, plain, runtime_table
 from opentrn.fabric.graph import cut_bandwidth_gb_per_s, diameter_hops
 from opentrn.fabric.network import NO_LINK, Network
 
@@ -169,3 +169,37 @@ def test_every_instance_and_rack_of_the_hardware_data_has_its_fabric():
 def test_a_name_that_is_nearly_right_is_suggested():
     with pytest.raises(HardwareError, match="did you mean trn2-ultraserver"):
         topology("trn2-ultra-server")
+
+
+def test_links_and_engines_are_those_of_the_chip_data():
+    """The fabric files hold one direction; the chip files hold what AWS prints, both directions for NeuronLink."""
+    from opentrn.hardware import chip
+
+    links = {name: link for file in fabric_files() for name, link in file.tables.get("link", {}).items()}
+    engines = {name: table for file in fabric_files() for name, table in file.tables.get("chip", {}).items()}
+
+    def bandwidth(name):
+        return links[name]["bandwidth_gb_per_s"]["value"]
+
+    assert 2 * bandwidth("neuronlink-v2") == chip("trn1").link_gb_per_s
+    assert 2 * bandwidth("neuronlink-v3") == chip("trn2").link_torus_gb_per_s
+    assert 2 * bandwidth("neuronlink-v3-z") == chip("trn2").link_z_gb_per_s
+    assert bandwidth("neuronswitch-server") == chip("trn3").link_server_gb_per_s
+    assert bandwidth("neuronswitch-rack") == chip("trn3").link_rack_gb_per_s
+    assert bandwidth("neuronlink-v4-rack") == chip("trn3").link_inter_rack_gb_per_s
+    for generation in ("2", "3"):
+        assert 8 * bandwidth(f"efa-trn{generation}") == chip(f"trn{generation}").efa_gbps
+    for name, record in (("trainium", "trn1"), ("trainium2", "trn2"), ("trainium3", "trn3")):
+        assert plain(engines[name]["num_cores"]) == chip(record).num_cores
+
+
+def test_the_closed_form_needs_no_compiler_plotting_or_graph_library():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from opentrn.fabric import collective_time_us; collective_time_us('all_reduce', 1e6, 64, 'trn2');"
+        "print([name for name in ('numba', 'matplotlib', 'rustworkx', 'torch', 'rich') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -67,7 +67,10 @@ def plot_collectives(estimates: Sequence[Estimate], path: Path | str, title: str
     import matplotlib
 
     with matplotlib.rc_context({"svg.hashsalt": "opentrn"}):
-        figure.savefig(path, dpi=150, metadata=metadata)
+        try:
+            figure.savefig(path, dpi=150, metadata=metadata)
+        except OSError as problem:
+            raise OpenTrnError(f"cannot write {path}: {problem.strerror}") from None
 
 
 def _size_label(size_bytes: float) -> str:
