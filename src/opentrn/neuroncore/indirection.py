@@ -112,6 +112,13 @@ def _columns(core: Core, tensor: NkiTensor, group: int, of_mask: bool = False) -
     num_partitions, num_elem = layout.shape
     undefined.require(core, indirection.index, "an index")
     index = indirection.index.array().reshape(num_partitions, -1).astype(np.int64)
+    available = min(group, num_partitions) * index.shape[1]
+    if num_elem > available:
+        raise ValidationError(
+            f"indirect() of {num_elem} elements with an index of {list(index.shape)}: each group of {group} partitions gives "
+            f"{available} offsets to this engine; pass num_elem={available} or fewer, or more columns of offsets",
+            caller(),
+        )
     # Offsets run down a group's partitions first, then to the next column of the index.
     columns = np.empty((num_partitions, num_elem), dtype=np.int64)
     for first in range(0, num_partitions, group):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from opentrn.neuroncore import machine
 from opentrn.neuroncore.instruction import Issue, Plan
 from opentrn.neuroncore.layout import Layout
+from opentrn.neuroncore.memory import FULL
+from opentrn.neuroncore.source import caller
 from opentrn.neuroncore.tensor import NkiTensor
 
 __all__ = ["accumulation", "check_bank", "check_output", "starts_accumulation", "within_tile"]
@@ -51,7 +54,19 @@ def accumulation(plan: Plan, dst: NkiTensor, accumulate: object) -> bool:
     if plan.issue.core.generation < 4:
         check_bank(plan, dst)
     first = starts_accumulation(dst)
+    if first and accumulate and plan.issue.core.generation < 4:
+        _report_foreign_start(plan, dst)
     return not first if accumulate is None else bool(accumulate)
+
+
+def _report_foreign_start(plan: Plan, dst: NkiTensor) -> None:
+    core = machine.current()
+    if core.execute and dst.storage.state == FULL:  # what was never written at all is found when it is read
+        core.report_undefined(
+            f"{plan.instruction.name}: accumulates onto PSUM that another instruction wrote, which NeuronCore-v"
+            f"{plan.issue.core.generation} leaves undefined; start the accumulation with a matmul, accumulate=False (or None)",
+            caller(),
+        )
 
 
 def check_bank(plan: Plan, dst: NkiTensor) -> None:

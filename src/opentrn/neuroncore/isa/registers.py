@@ -66,6 +66,7 @@ class register_load:
     operands = dict(dst=Value(), src=In(SBUF + HBM))
     engines = (Engine.sync,)
     on_tensors = True
+    follows_undefined = True
 
     def check(i: Issue) -> None:
         _check_element(i, "src")
