@@ -7,6 +7,7 @@ the profiler and the estimator use that, kernels never see it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import itertools
 import os
@@ -126,7 +127,6 @@ def run(function: Callable[..., Any], bound: inspect.BoundArguments, grid: tuple
     group = CoreGroup(cores_together, converter.allocations)
     result: Any = None
     cores: list[Core] = []
-    np_state = np.seterr(all="ignore")
     try:
         if cores_together > 1:
             cores = [_core(core_record, settings, i, grid, group, n) for n, i in enumerate(ids)]
@@ -145,7 +145,6 @@ def run(function: Callable[..., Any], bound: inspect.BoundArguments, grid: tuple
         record.error = error
         raise
     finally:
-        np.seterr(**np_state)
         if settings.record:
             record.programs = [
                 finish(c.recorder, c, function.__name__, record.source, converter.allocations, options.get("api", "nki"))
@@ -171,12 +170,26 @@ def _body(core: Core, function: Callable[..., Any], bound: inspect.BoundArgument
         machine.state.core = core
         _running.depth = getattr(_running, "depth", 0) + 1
         try:
-            return function(*bound.args, **bound.kwargs)
+            with np.errstate(all="ignore"), _single_threaded_blas():
+                return function(*bound.args, **bound.kwargs)
         finally:
             machine.state.core = before
             _running.depth -= 1
 
     return body
+
+
+@functools.cache
+def _blas() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def _single_threaded_blas() -> Any:
+    """A tile's product takes microseconds; a second BLAS thread gains little, and waiting for one that has no CPU costs a
+    hundred times the product."""
+    return _blas().limit(limits=1, user_api="blas")
 
 
 def _defined_at(function: Callable[..., Any]) -> tuple[str, int] | None:
