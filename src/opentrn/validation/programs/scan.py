@@ -8,13 +8,15 @@ import opentrn.nki.isa as nisa
 import opentrn.nki.language as nl
 from opentrn.nki.arrays import Spec
 from opentrn.validation.programs import builder
-from opentrn.validation.programs.tiles import load, out, sbuf, store
+from opentrn.validation.programs.tiles import load, out, rows_of_one, sbuf, store
 
 
 def _row_on_all(row: Any) -> Any:
-    """A row of HBM on 128 partitions, read once for each."""
-    tile = sbuf(128, row.shape[1])
-    nisa.dma_copy(tile, row.broadcast(0, 128))
+    """A row of HBM on 128 partitions: loaded once, repeated by the Tensor engine."""
+    loaded, tile = load(row), sbuf(128, row.shape[1])
+    for j in range(0, row.shape[1], 512):
+        part = slice(j, min(j + 512, row.shape[1]))
+        nisa.tensor_copy(tile[:, part], rows_of_one(loaded[:, part], part.stop - j, "float32"))
     return tile
 
 
