@@ -65,7 +65,9 @@ def test_function_is_accurate_to_a_few_parts_in_ten_million(chip, name, in_place
     data = chip.tile(x)
     dst = data if in_place else chip.tile(shape=x.shape)
     isa.activation(dst, name, data)
-    np.testing.assert_allclose(dst.array(), REFERENCE[name](x.astype(np.float32).astype(np.float64)), rtol=2e-6, atol=4e-7)
+    np.testing.assert_allclose(
+        dst.array(), REFERENCE[name](x.astype(np.float32).astype(np.float64)), rtol=2e-6, atol=4e-7
+    )
 
 
 def test_erf_is_within_six_units_in_the_last_place():
@@ -139,6 +141,15 @@ def test_activate2_has_six_tensor_scalar_stages_and_five_reductions(chip, revers
     by_magnitude = np.array([r[np.abs(r).argmax()] for r in x])
     for op, expected in (("maximum", x.max(1)), ("minimum", x.min(1)), ("abs_max", by_magnitude)):
         isa.activate2(
-            dst, "copy", data, 0, 0, "bypass", "bypass", reduce_op=op, reduce_res=out, reduce_cmd=reduce_cmd.reset_reduce
+            dst,
+            "copy",
+            data,
+            0,
+            0,
+            "bypass",
+            "bypass",
+            reduce_op=op,
+            reduce_res=out,
+            reduce_cmd=reduce_cmd.reset_reduce,
         )
         np.testing.assert_array_equal(out.array()[:, 0], expected)

@@ -18,7 +18,9 @@ def stored(values, dtype):
     """``values`` after a store into memory of ``dtype``."""
     values = np.atleast_2d(np.asarray(values, np.float32))
     kind = as_dtype(dtype)
-    layout = intern_layout(values.shape, (values.shape[1], 1), kind, numpy_dtype(kind), MemoryRegion.sbuf, values.shape[1])
+    layout = intern_layout(
+        values.shape, (values.shape[1], 1), kind, numpy_dtype(kind), MemoryRegion.sbuf, values.shape[1]
+    )
     target = np.empty(values.shape, layout.host)
     with np.errstate(all="ignore"):
         convert.storer(layout)(target, values)

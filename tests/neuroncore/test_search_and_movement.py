@@ -117,7 +117,9 @@ def test_nc_n_gather_is_a_gather_within_each_partition(chip, rng):
     dst = chip.tile(shape=(128, 12), dtype="bfloat16")
     src = chip.tile(data, "bfloat16")
     isa.nc_n_gather(dst, src, chip.tile(index, "uint32"))
-    np.testing.assert_array_equal(dst.array(), np.take_along_axis(src.array().reshape(128, 100), index.reshape(128, 12), 1))
+    np.testing.assert_array_equal(
+        dst.array(), np.take_along_axis(src.array().reshape(128, 100), index.reshape(128, 12), 1)
+    )
     with pytest.raises(ValidationError, match=r"index 100 .* 100 elements"):
         isa.nc_n_gather(dst, src, chip.tile(np.full((128, 12), 100), "uint32"))
 
@@ -147,20 +149,29 @@ def test_statistics_of_halves_aggregate_to_mean_and_variance(chip, rng, size):
     even = x[:, 0, 0::2]
     np.testing.assert_allclose(stats.array()[:, 0], even.shape[1])
     np.testing.assert_allclose(stats.array()[:, 1], even.astype(np.float64).mean(1), rtol=1e-5)
-    np.testing.assert_allclose(stats.array()[:, 2], even.astype(np.float64).var(1) * even.shape[1], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(
+        stats.array()[:, 2], even.astype(np.float64).var(1) * even.shape[1], rtol=1e-3, atol=1e-5
+    )
     exact = x.reshape(128, -1).astype(np.float64)
     np.testing.assert_allclose(result.array()[:, 0], exact.mean(1), rtol=1e-5)
     np.testing.assert_allclose(result.array()[:, 1], exact.var(1), rtol=1e-4)
 
 
-@given(st.lists(st.tuples(st.integers(-9, 9), st.integers(1, 5)), min_size=1, max_size=4), st.integers(-100, 100), st.integers(-50, 50))
+@given(
+    st.lists(st.tuples(st.integers(-9, 9), st.integers(1, 5)), min_size=1, max_size=4),
+    st.integers(-100, 100),
+    st.integers(-50, 50),
+)
 def test_iota_counts_along_nested_loops(pattern, offset, multiplier):
     machine.state.core = machine.Core(hardware.chip("trn3").core)
     sizes = [n for _, n in pattern]
     dst = machine.current().allocate((6, int(np.prod(sizes))), "int32")
     isa.iota(dst, [list(p) for p in pattern], offset, multiplier)
     for p in range(6):
-        expected = [offset + p * multiplier + sum(i * s for i, (s, _) in zip(index, pattern, strict=True)) for index in np.ndindex(*sizes)]
+        expected = [
+            offset + p * multiplier + sum(i * s for i, (s, _) in zip(index, pattern, strict=True))
+            for index in np.ndindex(*sizes)
+        ]
         assert dst.array()[p].tolist() == expected
 
 

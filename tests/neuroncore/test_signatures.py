@@ -83,7 +83,10 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_signature_is_the_published_one(name):
     expected = [(p, R) if isinstance(p, str) else p for p in (*PUBLISHED[name], ("name", None))]
-    found = [(p.name, getattr(p.default, "name", p.default)) for p in inspect.signature(getattr(isa, name)).parameters.values()]
+    found = [
+        (p.name, getattr(p.default, "name", p.default))
+        for p in inspect.signature(getattr(isa, name)).parameters.values()
+    ]
     assert found == expected
     kinds = {p.kind for p in inspect.signature(getattr(isa, name)).parameters.values()}
     assert kinds == {inspect.Parameter.POSITIONAL_OR_KEYWORD}

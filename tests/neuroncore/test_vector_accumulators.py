@@ -68,7 +68,9 @@ def test_running_subtraction_alternates(chip):
     dst = chip.tile(shape=(1, 4))
     isa.tensor_scalar_cumulative(dst, chip.tile([[1, 2, 4, 8]]), np.multiply, np.subtract, 1.0)
     assert dst.array().tolist() == [[1, 1, 3, 5]]
-    isa.tensor_scalar_cumulative(dst, chip.tile([[1, 2, 4, 8]]), np.multiply, np.subtract, 1.0, 10.0, reduce_cmd.load_reduce)
+    isa.tensor_scalar_cumulative(
+        dst, chip.tile([[1, 2, 4, 8]]), np.multiply, np.subtract, 1.0, 10.0, reduce_cmd.load_reduce
+    )
     assert dst.array().tolist() == [[-9, 11, -7, 15]]
 
 
@@ -76,7 +78,9 @@ def test_running_subtraction_alternates(chip):
 def test_range_select_masks_and_finds_the_maximum(chip, x, out_type):
     dst, out = chip.tile(shape=x.shape, dtype=out_type), chip.tile(shape=(128, 1))
     low, high = np.arange(128)[:, None] % 7 + 100.0, np.arange(128)[:, None] % 11 + 103.0
-    isa.range_select(dst, chip.tile(x), np.greater_equal, np.less, chip.tile(low), chip.tile(high), reduce_res=out, range_start=100)
+    isa.range_select(
+        dst, chip.tile(x), np.greater_equal, np.less, chip.tile(low), chip.tile(high), reduce_res=out, range_start=100
+    )
     index = 100 + np.arange(24)
     mask = (index >= low) & (index < high)
     selected = np.where(mask, x, LOWEST).astype(np.float32)
@@ -92,7 +96,13 @@ def test_select_reduce(chip, x, reverse):
     dst, out, mask = chip.tile(shape=x.shape), chip.tile(shape=(128, 1)), np.random.default_rng(1).random(x.shape) < 0.5
     fallback = np.linspace(-3, 3, 128, dtype=np.float32)[:, None]
     isa.select_reduce(
-        dst, chip.tile(mask, "uint8"), chip.tile(x), chip.tile(fallback), out, reduce_cmd.reset_reduce, reverse_pred=reverse
+        dst,
+        chip.tile(mask, "uint8"),
+        chip.tile(x),
+        chip.tile(fallback),
+        out,
+        reduce_cmd.reset_reduce,
+        reverse_pred=reverse,
     )
     expected = np.where(mask != reverse, x, fallback)
     np.testing.assert_array_equal(dst.array(), expected)
