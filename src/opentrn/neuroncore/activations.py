@@ -41,11 +41,13 @@ def _polynomial(t: np.ndarray, coefficients: tuple[float, ...]) -> np.ndarray:
 
 def erf(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Error function to 3 units in the last place."""
-    z = np.clip(x, -_ERF_LIMIT, _ERF_LIMIT)
+    z = np.maximum(x, -_ERF_LIMIT)
+    np.minimum(z, _ERF_LIMIT, out=z)
     t = z * z
     z *= _polynomial(t, _ERF_P)
     z /= _polynomial(t, _ERF_Q)
-    return np.clip(z, -_ONE, _ONE, out=out)
+    out = np.maximum(z, -_ONE, out=out)
+    return np.minimum(out, _ONE, out=out)
 
 
 def _erf_dx(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:

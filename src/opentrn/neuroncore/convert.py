@@ -16,7 +16,7 @@ import numpy as np
 from opentrn.neuroncore.dtypes import tfloat32
 from opentrn.neuroncore.layout import Layout
 
-__all__ = ["as_float32", "number", "round_to_integer", "round_to_tfloat32", "storer", "widen"]
+__all__ = ["as_float32", "choose", "number", "round_to_integer", "round_to_tfloat32", "storer", "widen"]
 
 Store = Callable[[np.ndarray, Any], None]
 
@@ -33,6 +33,12 @@ _BYTE_FLOATS = frozenset(
 )  # fmt: skip
 _TABLE_WORTHWHILE = 2048
 """Elements from which narrowing through a table beats ml_dtypes' own conversion."""
+
+# Bounds in float32 within which rounding cannot leave the type.
+_INTEGER_RANGE = {
+    np.dtype(t): (np.float32(np.iinfo(t).min), np.nextafter(np.float32(np.iinfo(t).max), np.float32(0)))
+    for t in (np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32)
+}
 
 _UP: dict[np.dtype, np.ndarray] = {}
 _DOWN: dict[np.dtype, np.ndarray] = {}
@@ -85,12 +91,32 @@ def as_float32(value: Any) -> Any:
 
 def round_to_integer(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """float32 to an integer type: nearest even, saturating, NaN to zero."""
+    low, high = _INTEGER_RANGE[dtype]
+    # Values that all fit, and are no NaN, need no second look.
+    if values.size and np.maximum.reduce(values, axis=None) <= high and np.minimum.reduce(values, axis=None) >= low:
+        return np.rint(values).astype(dtype)
+    wide = np.rint(values, dtype=np.float64)
     info = np.iinfo(dtype)
-    wide = np.rint(values, dtype=np.float64 if dtype.itemsize >= 4 else np.float32)
-    np.clip(wide, info.min, info.max, out=wide)
-    if np.isnan(wide.sum()):
-        wide[np.isnan(wide)] = 0
+    np.minimum(np.maximum(wide, info.min, out=wide), info.max, out=wide)
+    wide[np.isnan(wide)] = 0
     return wide.astype(dtype)
+
+
+def choose(where: np.ndarray, yes: np.ndarray, no: np.ndarray, out: np.ndarray) -> None:
+    """``out = yes`` where ``where`` holds, ``no`` elsewhere, all of one type; ``out`` may be any of the others.
+
+    By masks of bits, for predicates without a pattern: NumPy's own selection branches on each element.
+    """
+    if where.size < _TABLE_WORTHWHILE or out.itemsize > 4:
+        out[...] = np.where(where, yes, no)
+        return
+    word = np.dtype(f"i{out.itemsize}")
+    mask = where.view(np.int8).astype(word)
+    np.negative(mask, out=mask)
+    left, right = yes.view(word), no.view(word)
+    difference = np.bitwise_xor(left, right)
+    mask &= difference
+    np.bitwise_xor(mask, right, out=out.view(word))
 
 
 def round_to_tfloat32(values: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from opentrn import hardware
 from opentrn.errors import CapacityError, UninitializedError, ValidationError
 from opentrn.neuroncore import undefined
 from opentrn.neuroncore.dtypes import DType, as_dtype, numpy_dtype, precise_fp
+from opentrn.neuroncore.host_memory import keep_temporaries
 from opentrn.neuroncore.layout import contiguous_strides, intern_layout
 from opentrn.neuroncore.memory import EMPTY, FULL, PARTIAL, Allocation, MemoryRegion, Storage
 from opentrn.neuroncore.registers import VirtualRegister
@@ -57,6 +58,7 @@ class Core:
         recorder: Recorder | None = None, group: Any = None, index: int = 0, uninitialized: str = "error",
         assume: Any = None, communicator: Any = None,
     ) -> None:  # fmt: skip
+        keep_temporaries()
         self.hardware = core
         self.program_id = tuple(program_id)
         self.grid = tuple(grid)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from opentrn.neuroncore.alu import Operator, operator
-from opentrn.neuroncore.convert import number, storer, widen
+from opentrn.neuroncore.convert import choose, number, storer, widen
 from opentrn.neuroncore.cost import Cost, stream, two_streams
 from opentrn.neuroncore.instruction import ON_CHIP, SCALAR, Engine, In, Issue, Out, Scalar, Value, instruction, static
 from opentrn.neuroncore.isa.accumulators import Registers, accumulation, first_lane
@@ -175,8 +175,9 @@ def running(op: Operator, x: np.ndarray, start: np.ndarray) -> np.ndarray:
         for k in range(x.shape[1]):
             previous = np.subtract(x[:, k], previous, out=y[:, k])
         return y
-    with_start = np.concatenate((start.reshape(-1, 1), x), axis=1)
-    return op.function.accumulate(with_start, axis=1)[:, 1:]
+    y[...] = x
+    op.function(y[:, 0], start, out=y[:, 0])
+    return op.function.accumulate(y, axis=1, out=y)
 
 
 def prefix_defined(masks: dict[int, np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
@@ -284,8 +285,8 @@ class range_select:
         return stream(i, engine, extra_cycles=i.core.scalar_read_accumulator_cycles if i.reduce_res is not None else 0)
 
     def compute(i: Issue):
-        shape, size = i.dst.shape, i.dst.free_size
-        shaped, store, in_place = fit(i.on_true_tile, i.dst), storer(i.dst), direct(i.dst)
+        shape, size, flat_tile = i.dst.shape, i.dst.free_size, i.dst.ndim == 2
+        shaped, store = fit(i.on_true_tile, i.dst), storer(i.dst)
         first, second = alu_operator(i, "comp_op0").function, alu_operator(i, "comp_op1").function
         update = accumulation(i, "vector", _MAXIMUM, spoils=True)
         store_result = storer(i.reduce_res) if i.reduce_res is not None else None
@@ -297,13 +298,10 @@ class range_select:
             if abs(start) + size > 1 << 24:
                 raise fail(f"range_start={start} with {size} columns leaves the integers that float32 compares exactly, 2**24")
             index = columns + np.float32(start) if start else columns
-            where = _within(first, second, index, bound0, bound1).reshape(shape)
-            result = np.where(where, widen(shaped(on_true)), lowest)
+            where = _within(first, second, index, bound0, bound1)
+            result = np.where(where if flat_tile else where.reshape(shape), widen(shaped(on_true)), lowest)
             registers = update(core, result)
-            if in_place:
-                dst[...] = result
-            else:
-                store(dst, result)
+            store(dst, result)
             if store_result is not None:
                 store_result(reduce_res, registers.reshape(reduce_res.shape))
 
@@ -369,14 +367,13 @@ class select_reduce:
         store_result = storer(i.reduce_res) if i.reduce_res is not None else None
 
         def run(core, dst, predicate, on_true, on_false, reduce_res, reduce_cmd, reduce_op, reverse_pred):
-            yes, no = widen(shaped(on_true)), number(col(on_false))
-            where = np.not_equal(condition(predicate), 0)
-            result = np.where(where, no, yes) if reverse else np.where(where, yes, no)
-            result = result.astype(np.float32, copy=False)
+            yes, no = widen(shaped(on_true)), np.asarray(number(col(on_false)), np.float32)
+            where = condition(predicate)
+            where = np.equal(where, 0) if reverse else np.not_equal(where, 0)
+            result = dst if in_place else np.empty(dst.shape, np.float32)
+            choose(where, yes, no, result)
             registers = update(core, result)
-            if in_place:
-                dst[...] = result
-            else:
+            if not in_place:
                 store(dst, result)
             if store_result is not None:
                 store_result(reduce_res, registers.reshape(reduce_res.shape))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from opentrn.neuroncore.convert import number, storer, widen
+from opentrn.neuroncore.convert import choose, number, storer, widen
 from opentrn.neuroncore.cost import Cost, fast_mode, stream, two_streams
 from opentrn.neuroncore.dtypes import is_packed
 from opentrn.neuroncore.instruction import (
@@ -151,11 +151,11 @@ class tensor_copy_predicated:
             where = condition(predicate)
             where = np.equal(where, 0) if reverse else np.not_equal(where, 0)
             if shaped is not None:
-                np.copyto(dst, shaped(src), where=where)
-                return
-            constant = np.empty(1, host)
-            store(constant, np.full(1, src, np.float32))
-            np.copyto(dst, constant, where=where)
+                new = shaped(src)
+            else:
+                new = np.empty(1, host)
+                store(new, np.full(1, src, np.float32))
+            choose(where, new, dst, dst)
 
         return run
 
@@ -223,9 +223,9 @@ class nc_stream_shuffle:
 
     def compute(i: Issue):
         moves = _moves(i.shuffle_mask, i.dst.num_partitions)
-        to, source = [d for d, _ in moves], [s for _, s in moves]
-        whole = to == list(range(i.dst.num_partitions))
-        one = source[0] if source and source.count(source[0]) == len(source) else None
+        to, source = (np.array([move[side] for move in moves], np.intp) for side in (0, 1))
+        whole = len(to) == i.dst.num_partitions
+        one = slice(source[0], source[0] + 1) if len(set(source.tolist())) == 1 else None
         shaped = i.src.shape[1:] == i.dst.shape[1:]
         free = i.dst.shape[1:]
 
@@ -233,9 +233,9 @@ class nc_stream_shuffle:
             if not shaped:
                 src = src.reshape(src.shape[0], *free)
             if whole:
-                dst[...] = src[one] if one is not None else src[source]
+                dst[...] = src[one] if one is not None else src.take(source, axis=0)
             else:
-                dst[to] = src[source]
+                dst[to] = src.take(source, axis=0)
 
         return run
 

@@ -117,11 +117,12 @@ class nc_n_gather:
 
     def compute(i: Issue):
         shape, limit, fail = i.dst.shape, i.data.free_size, i.fail
+        row_starts = (np.arange(i.data.num_partitions) * limit).reshape(-1, 1)
 
         def run(core, dst, data, indices):
-            columns = flat(indices).astype(np.int64)
+            columns = flat(indices)
             _check_bounds(columns, limit, fail)
-            dst[...] = np.take_along_axis(flat(data), columns, axis=1).reshape(shape)
+            dst[...] = data.reshape(-1).take(columns + row_starts).reshape(shape)
 
         return run
 

@@ -70,10 +70,12 @@ class iota:
 
     def compute(i: Issue):
         columns, lanes, shape, store = _columns(i), _lanes(i), i.dst.shape, storer(i.dst)
+        flat_tile = i.dst.ndim == 2
 
         def run(core, dst, pattern, offset, channel_multiplier):
             shift = _offset(offset)
-            store(dst, (lanes + (columns + shift if shift else columns)).reshape(shape))
+            values = lanes + (columns + shift if shift else columns)
+            store(dst, values if flat_tile else values.reshape(shape))
 
         return run
 
@@ -105,17 +107,23 @@ class affine_select:
     def compute(i: Issue):
         columns, lanes, shape, shaped = _columns(i), _lanes(i), i.dst.shape, fit(i.on_true_tile, i.dst)
         compare, store, host = alu_operator(i, "cmp_op").function, storer(i.dst), i.dst.host
-        same_type = i.on_true_tile.dtype is i.dst.dtype
+        same_type, flat_tile = i.on_true_tile.dtype is i.dst.dtype, i.dst.ndim == 2
+        exact = i.dst.dtype == "float32"
 
         def run(core, dst, pattern, channel_multiplier, on_true, on_false, cmp_op, offset):
-            where = compare(lanes + (columns + _offset(offset)), 0).reshape(shape)
-            fill = np.empty(1, host)
-            store(fill, np.full(1, on_false, np.float32))
-            if same_type:
-                dst[...] = np.where(where, shaped(on_true), fill)
+            shift = _offset(offset)
+            where = compare(lanes + (columns + shift if shift else columns), 0)
+            where = where if flat_tile else where.reshape(shape)
+            if same_type and exact:
+                dst[...] = np.where(where, shaped(on_true), host.type(on_false))
             else:
-                store(dst, widen(shaped(on_true)))
-                np.copyto(dst, fill, where=~where)
+                fill = np.empty(1, host)
+                store(fill, np.full(1, on_false, np.float32))
+                if same_type:
+                    dst[...] = np.where(where, shaped(on_true), fill)
+                else:
+                    store(dst, widen(shaped(on_true)))
+                    np.copyto(dst, fill, where=~where)
 
         return run
 

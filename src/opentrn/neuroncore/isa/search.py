@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from opentrn.neuroncore.convert import number, storer, widen
+from opentrn.neuroncore.convert import storer, widen
 from opentrn.neuroncore.cost import Cost, stream
 from opentrn.neuroncore.instruction import ON_CHIP, SBUF, Engine, In, Issue, Out, Value, instruction, static
 from opentrn.neuroncore.isa.shapes import flat, require_types, same_elements, same_partitions, unpacked
@@ -68,29 +68,43 @@ class max8:
         return run
 
 
-def _positions(data: np.ndarray, vals: np.ndarray, order: range) -> tuple[np.ndarray, np.ndarray]:
-    """Where each of 8 values first occurs among the elements not taken yet, values looked up in ``order``.
+def _positions(data: np.ndarray, vals: np.ndarray, last_first: bool) -> np.ndarray:
+    """Where each of 8 values occurs in its row, (P, 8); -1 where it does not.
 
-    Returns positions (P, 8), -1 where there is none, and which elements were taken (P, N).
+    Of equal values each finds the next occurrence, in the order of the columns or, ``last_first``, against it.
     """
-    taken = np.zeros(data.shape, np.bool_)
+    order = slice(None, None, -1) if last_first else slice(None)
+    vals = vals[:, order]
+    equals = vals[:, :, None] == vals[:, None, :]
+    if (equals & _BEFORE).any():
+        return _ranked(data, vals)[:, order]
+    rows, positions = np.arange(len(data))[:, None], np.empty(vals.shape, np.int64)
+    step = max(1, _CHUNK // data.size)
+    for first in range(0, _EIGHT, step):
+        part = slice(first, first + step)
+        found = (data[:, None, :] == vals[:, part, None]).argmax(axis=2)
+        positions[:, part] = np.where(data[rows, found] == vals[:, part], found, -1)
+    return positions[:, order]
+
+
+_BEFORE = np.tri(_EIGHT, k=-1, dtype=np.bool_)
+_CHUNK = 1 << 14
+"""Comparisons held at once."""
+
+
+def _ranked(data: np.ndarray, vals: np.ndarray) -> np.ndarray:
+    """Positions of values, each taking an element of its own, one column of ``vals`` after the other."""
     rows = np.arange(len(data))
-    positions = np.full((len(data), _EIGHT), -1, np.int64)
-    repeated = _has_repeats(vals)
-    for k in order:
+    positions = np.full(vals.shape, -1, np.int64)
+    taken = np.zeros(data.shape, np.bool_)
+    for k in range(_EIGHT):
         equal = data == vals[:, k : k + 1]
-        if repeated:
-            equal &= ~taken
+        equal &= ~taken
         first = equal.argmax(axis=1)
-        found = equal[rows, first]
-        positions[found, k] = first[found]
-        taken[rows[found], first[found]] = True
-    return positions, taken
-
-
-def _has_repeats(vals: np.ndarray) -> bool:
-    ordered = np.sort(vals, axis=1)
-    return bool((ordered[:, 1:] == ordered[:, :-1]).any())
+        hit = equal[rows, first]
+        positions[hit, k] = first[hit]
+        taken[rows[hit], first[hit]] = True
+    return positions
 
 
 @instruction
@@ -119,7 +133,7 @@ class nc_find_index8:
         shape, host = i.dst.shape, i.dst.host
 
         def run(core, dst, data, vals):
-            positions, _ = _positions(_comparable(data), _comparable(vals), range(_EIGHT))
+            positions = _positions(_comparable(data), _comparable(vals), last_first=False)
             dst[...] = positions.astype(host).reshape(shape)
 
         return run
@@ -153,13 +167,15 @@ class nc_match_replace8:
         index = i.dst_idx
 
         def run(core, dst, data, vals, imm, dst_idx):
-            positions, taken = _positions(_comparable(data), _comparable(vals), range(_EIGHT - 1, -1, -1))
-            result = np.where(taken, number(float(imm)), flat(widen(data))).reshape(shape)
+            positions = _positions(_comparable(data), _comparable(vals), last_first=True)
+            rows, columns = np.nonzero(positions >= 0)
+            found = rows, positions[rows, columns]
+            result = flat(data).copy() if same else flat(widen(data)).copy()
+            result[found] = float(imm)
             if same:
-                np.copyto(dst, data.reshape(shape))
-                np.copyto(dst, result.astype(dst.dtype), where=taken.reshape(shape))
+                dst[...] = result.reshape(shape)
             else:
-                store(dst, result)
+                store(dst, result.reshape(shape))
             if index is not None:
                 dst_idx[...] = positions.astype(index.host).reshape(index.shape)
 
