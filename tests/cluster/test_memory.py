@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from opentrn.cluster import Job, Layout, load_model, machine, software
+from opentrn.cluster import Job, Layout, load_model, software
 from opentrn.cluster.candidates import LayoutTable
 from opentrn.cluster.memory import memory_table
 
@@ -15,7 +15,7 @@ GIB = 2**30
 def memory(layout, name="llama2-7b", batch=64, **job):
     given = {"software": software("neuronx-distributed"), **job}
     job = Job(load_model(name), given.pop("seq_len", 2048), batch, **given)
-    return memory_table(job, machine("trn2.48xlarge", 16), LayoutTable.of([layout]))
+    return memory_table(job, LayoutTable.of([layout]))
 
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
@@ -83,7 +83,6 @@ def test_columns_give_what_single_layouts_give():
         Layout(dp=2, tp=4, zero=z, micro_batch=m, recompute=r) for z in (0, 3) for m in (1, 2) for r in ("none", "full")
     ]
     job = Job(load_model("llama2-7b"), 2048, 64, software("neuronx-distributed"))
-    on = machine("trn2.48xlarge", 2)
-    together = memory_table(job, on, LayoutTable.of(layouts)).total
-    alone = [memory_table(job, on, LayoutTable.of([layout])).total[0] for layout in layouts]
+    together = memory_table(job, LayoutTable.of(layouts)).total
+    alone = [memory_table(job, LayoutTable.of([layout])).total[0] for layout in layouts]
     np.testing.assert_allclose(together, alone)

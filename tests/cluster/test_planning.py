@@ -147,3 +147,13 @@ def test_input_that_means_nothing_is_refused(change, message):
     given = {"model": "tinyllama-1.1b", "tokens": 1e9, "on": ["trn2.48xlarge"], "today": TODAY, **change}
     with pytest.raises(OpenTrnError, match=message):
         plan(**given)
+
+
+def test_cooling_is_a_what_if_that_can_cost_speed():
+    air, liquid = (
+        plan("tinyllama-1.1b", 1e9, ["trn3-ultraserver"], chips=4, cooling=c, today=TODAY).candidates[0]
+        for c in ("air", "liquid")
+    )
+    assert air.step_time_s > liquid.step_time_s
+    assert any("the clock falls to" in a for a in air.assumptions)
+    assert not any("the clock falls to" in a for a in liquid.assumptions)

@@ -18,7 +18,7 @@ def job(name="llama3.2-1b", batch=32, seq_len=2048):
 
 def exhaustive(task, on, keep):
     """Every fitting layout simulated, no bound used."""
-    table = enumerate_layouts(task, on)
+    table = enumerate_layouts(task, on.num_ranks)
     steps = StepModel(task, on).evaluate(table)
     times = np.where(steps.memory_gib <= on.memory_gib_per_rank, steps.step_time_s, np.inf)
     return np.sort(times)[:keep]

@@ -68,7 +68,7 @@ def test_more_micro_batches_shrink_the_bubble_as_the_closed_form_says():
 )
 def test_no_layout_beats_its_lower_bound(name, chips, batch):
     on, task = machine("trn2.48xlarge", chips), job(name, batch)
-    table = enumerate_layouts(task, on)
+    table = enumerate_layouts(task, on.num_ranks)
     table = table.take(np.random.default_rng(0).permutation(len(table))[:1500])
     model = StepModel(task, on)
     steps, bounds = model.evaluate(table).step_time_s, model.lower_bounds_s(table)
@@ -80,7 +80,7 @@ def test_enumerated_layouts_divide_the_job():
     from opentrn.cluster.layout import check_layout
 
     on, task = machine("trn3-ultraserver", 144), job("qwen3-30b-a3b", 576, 4096)
-    table = enumerate_layouts(task, on)
+    table = enumerate_layouts(task, on.num_ranks)
     stack = task.model.stacks[0]
     for index in np.random.default_rng(0).integers(0, len(table), 300):
         check_layout(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("--price", "prices", multiple=True, metavar="NAME=USD", help="Your price an hour of an instance or rack.")
 @click.option("--price-file", type=click.Path(path_type=Path), help="Your price list: a TOML file of [[price]] tables.")
 @click.option("--region", "where", help="AWS region, for carbon, PUE and price.")
+@click.option("--cooling", type=click.Choice(["air", "liquid"]), help="What if the chips were cooled this way.")
 @click.option("--spares", type=int, default=0, show_default=True, help="Spare servers held and paid for.")
 @click.option("--checkpoint-minutes", type=float, help="Time between checkpoints; the best by default.")
 @click.option(
@@ -75,6 +76,7 @@ def command(**options: Any) -> None:
                 price_overrides=overrides,
                 price_catalogue=options["price_file"],
                 where=options["where"],
+                cooling=options["cooling"],
                 num_spares=options["spares"],
                 interval_s=minutes * 60.0 if minutes is not None else None,
                 max_days=options["max_days"],

@@ -11,7 +11,6 @@ import numpy as np
 
 from opentrn.cluster.job import Job
 from opentrn.cluster.layout import RECOMPUTE, SCHEDULES, Layout
-from opentrn.cluster.machines import Machine
 
 __all__ = ["LayoutTable", "enumerate_layouts"]
 
@@ -71,19 +70,19 @@ def _divisors(number: int) -> list[int]:
 
 def enumerate_layouts(
     job: Job,
-    machine: Machine,
+    num_ranks: int,
     *,
     max_pp: int = 64,
     max_cp: int = 64,
     max_micro_batch: int = 16,
     zero: Sequence[int] = (0, 1, 2, 3),
 ) -> LayoutTable:
-    """Every layout over all axes that fills `machine.num_ranks` ranks and divides heads, tokens, experts and batch.
+    """Every layout over all axes that fills `num_ranks` ranks and divides heads, tokens, experts and batch.
 
     Tensor parallelism stays within what heads allow; context parallelism needs blocks of at least 512 tokens (a smaller
     block cannot fill the moving operand of the Tensor engine); pipeline stages hold at least one layer.
     """
-    model, ranks = job.model, machine.num_ranks
+    model, ranks = job.model, num_ranks
     heads = min(stack.num_heads for stack in model.stacks)
     experts = max((stack.num_experts for stack in model.stacks), default=0)
     causal_only = all(stack.causal for stack in model.stacks)

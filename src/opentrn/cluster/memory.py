@@ -13,7 +13,6 @@ import numpy as np
 from opentrn.cluster.candidates import LayoutTable
 from opentrn.cluster.job import Job
 from opentrn.cluster.layout import RECOMPUTE, SCHEDULES
-from opentrn.cluster.machines import Machine
 from opentrn.cluster.models import Stack
 
 __all__ = ["MemoryTable", "expert_parameters", "memory_table", "shared_parameters"]
@@ -109,7 +108,7 @@ def _saved_bytes_per_token(stack: Stack, job: Job, table: LayoutTable) -> tuple[
     return kept, whole
 
 
-def memory_table(job: Job, machine: Machine, table: LayoutTable) -> MemoryTable:
+def memory_table(job: Job, table: LayoutTable) -> MemoryTable:
     """Bytes on the fullest rank of each layout (the first stage holds most activations, the last the logits)."""
     dp, tp, pp, cp, ep, zero, mb, chunks = (
         table.column(a).astype(float) for a in ("dp", "tp", "pp", "cp", "ep", "zero", "micro_batch", "chunks")
@@ -156,7 +155,8 @@ def memory_table(job: Job, machine: Machine, table: LayoutTable) -> MemoryTable:
     in_flight = np.where(schedule == SCHEDULES.index("interleaved"), interleaved, in_flight)
     recomputed = np.where(table.column("recompute") > 0, whole, 0.0)
     activations = kept * in_flight + recomputed
-    tokens = mb * model.stacks[-1].seq_len(job.seq_len) / cp
+    last: Stack = model.stacks[len(model.stacks) - 1]
+    tokens = mb * last.seq_len(job.seq_len) / cp
     logits = tokens * model.vocab_size / tp * (element + 4.0)
     gathered = np.where(zero >= 3, 2.0 * element * largest_layer, 0.0)
     buffers = gathered + job.software.runtime_reserve_gib * GIB

@@ -9,24 +9,21 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-
-from opentrn.cluster.candidates import enumerate_layouts
 from opentrn.cluster.goodput import check_goodput_inputs, closed_form
 from opentrn.cluster.job import Job, software
 from opentrn.cluster.layout import Layout
 from opentrn.cluster.machines import find_hardware, machine
-from opentrn.cluster.memory import GIB, memory_table
 from opentrn.cluster.models import Model, load_model
 from opentrn.cluster.operator_times import training_peak_tflops
+from opentrn.cluster.peers import measured_step
 from opentrn.cluster.search import Found, SearchResult, Workers, search
-from opentrn.cost.peers import measured_efficiency
 from opentrn.cost.prices import ChipPrice, chip_price, common_kind
-from opentrn.energy.rack import Watts, energy_kwh, rack_power
+from opentrn.energy.rack import COOLING, Watts, energy_kwh, power_figures, rack_power
+from opentrn.energy.thermal import ThermalTrace, simulate_cooling
 from opentrn.errors import OpenTrnError
 from opentrn.hardware import Chip, Gpu, Instance, Rack, region
 
@@ -127,6 +124,7 @@ class _Request:
     num_spares: int
     interval_s: float | None
     region: str | None
+    cooling: str | None
     keep: int
 
 
@@ -146,6 +144,7 @@ def plan(
     price_overrides: dict[str, float] | None = None,
     price_catalogue: Path | None = None,
     where: str | None = None,
+    cooling: str | None = None,
     num_spares: int = 0,
     interval_s: float | None = None,
     max_days: float = 90.0,
@@ -160,8 +159,9 @@ def plan(
 
     `on` names instance types and racks, `chips` a number of chips for each (rounded up to whole units); without it,
     powers of two of whole units up to `max_chips` are searched, and those that would take longer than `max_days` come
-    last. `objective` is "cost", "time" or "energy". `progress` is called with (hardware, layouts decided, layouts).
-    Raises OpenTrnError on input that means nothing and when no hardware can hold the model.
+    last. `cooling` is a what-if ("air" or "liquid") in place of the hardware's own. `objective` is "cost", "time" or
+    "energy". `progress` is called with (hardware, layouts decided, layouts). Raises OpenTrnError on input that means
+    nothing and when no hardware can hold the model.
     """
     if objective not in OBJECTIVES:
         raise OpenTrnError(f"the objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
@@ -173,6 +173,8 @@ def plan(
         raise OpenTrnError(f"the number of chips must be at least 1, got {chips}")
     if where:
         region(where)
+    if cooling is not None and cooling not in COOLING:
+        raise OpenTrnError(f"cooling must be one of {', '.join(COOLING)}, got {cooling!r}")
     check_goodput_inputs(num_spares, interval_s)
     chosen = model if isinstance(model, Model) else load_model(model)
     length = seq_len or chosen.default_seq_len
@@ -187,6 +189,7 @@ def plan(
         num_spares,
         interval_s,
         where,
+        cooling,
         keep,
     )
     units = {name: find_hardware(name) for name in dict.fromkeys(on)}
@@ -208,8 +211,24 @@ def plan(
             try:
                 job = _job(request, unit, count)
                 report = (lambda done, total, name=name: progress(name, done, total)) if progress else None
-                if isinstance(_accelerator(unit), Gpu):
-                    candidates += _gpu_candidates(request, job, unit, count, price)
+                if isinstance(device := _accelerator(unit), Gpu):
+                    peer = measured_step(job, device, count)
+                    candidates.append(
+                        _candidate(
+                            request,
+                            job,
+                            unit,
+                            count,
+                            price,
+                            peer.step_time_s,
+                            peer.memory_gib,
+                            peer.layout,
+                            1.0,
+                            peer.assumptions,
+                            None,
+                            peer.step_range,
+                        )
+                    )
                     continue
                 result = search(
                     job, machine(name, count), keep=5 * keep, workers=workers, results=results, progress=report
@@ -348,70 +367,6 @@ def _distinct(found: Sequence[Found], count: int) -> list[Found]:
     return kept[:count]
 
 
-def _gpu_candidates(
-    request: _Request, job: Job, unit: Instance | Rack, count: int, price: ChipPrice
-) -> list[Candidate]:
-    device = _accelerator(unit)
-    assert isinstance(device, Gpu)
-    remarks: list[str] = []
-    dtype = job.dtype
-    if dtype == "fp8" and device.get("peak_fp8_tflops") is None:
-        dtype = "bf16"
-        remarks.append(f"{device.title} has no fp8: bf16 is taken")
-    model = request.model
-    efficiency = measured_efficiency(device, model.num_parameters, model.num_active_parameters, dtype, request.seq_len)
-    speed = device.peak_tflops(dtype) * 1e12 * efficiency.fraction * count
-    layout, memory_gib = _gpu_layout(job, unit, device, count)
-    remarks += [
-        *efficiency.assumptions,
-        f"measured range {efficiency.low:.0%} to {efficiency.high:.0%} of the peak; not simulated",
-        "layout is the least model parallelism that fits into memory; the measured runs chose theirs",
-    ]
-    return [
-        _candidate(
-            request,
-            job,
-            unit,
-            count,
-            price,
-            job.flops_per_step / speed,
-            memory_gib,
-            layout,
-            1.0,
-            tuple(remarks),
-            None,
-            (efficiency.fraction / efficiency.high, efficiency.fraction / efficiency.low),
-        )
-    ]
-
-
-def _gpu_layout(job: Job, unit: Instance | Rack, device: Gpu, count: int) -> tuple[Layout, float]:
-    table = enumerate_layouts(job, SimpleNamespace(num_ranks=count), max_micro_batch=1)  # type: ignore[arg-type]
-    if not len(table):
-        raise OpenTrnError(f"no layout divides {count} GPUs of {unit.name} with {job.global_batch} samples")
-    needed = memory_table(job, None, table).total / GIB  # type: ignore[arg-type]
-    limit = device.hbm_bytes / GIB
-    fits = np.flatnonzero((needed <= limit) & (table.column("schedule") != 1))
-    if not len(fits):
-        raise OpenTrnError(
-            f"{job.model.name} fits nowhere on {count} GPUs of {unit.name}: the closest layout needs "
-            f"{needed.min():.1f} GiB a GPU of {limit:.1f}; ask for more GPUs"
-        )
-    axes = table.take(fits)
-    order = np.lexsort(
-        (
-            axes.column("recompute"),
-            axes.column("zero"),
-            axes.column("ep"),
-            axes.column("pp"),
-            axes.column("cp"),
-            axes.column("tp"),
-            axes.column("tp") * axes.column("pp") * axes.column("cp"),
-        )
-    )
-    return axes.layout(int(order[0])), float(needed[fits[order[0]]])
-
-
 def _candidate(
     request: _Request,
     job: Job,
@@ -427,6 +382,13 @@ def _candidate(
     step_range: tuple[float, float] = (1.0, 1.0),
 ) -> Candidate:
     accelerator, nodes = _accelerator(unit), _num_nodes(unit, count)
+    own = accelerator.get("cooling") or (unit.get("cooling") if isinstance(unit, Rack) else None) or "air"
+    cooling, flow, clock = request.cooling or own, 0.7, 1.0
+    if isinstance(accelerator, Chip):
+        # A measured GPU has its throttling in the measurement; a simulated chip gets what its cooling lets it keep.
+        settled = _settled_cooling(accelerator, round(activity, 2), cooling)
+        flow, clock = settled.settled(settled.flow), settled.speed
+        step_s = step_s / clock
     tokens_per_s = job.tokens_per_step / step_s
     peak = training_peak_tflops(accelerator, job.dtype) * 1e12
     state_gb = request.model.num_parameters * (2.0 + job.optimizer_bytes_per_parameter) / 1e9
@@ -438,8 +400,8 @@ def _candidate(
         )
     hours = request.tokens / (tokens_per_s * reached.fraction) / 3600.0
     paid = count * (nodes + request.num_spares) / nodes
-    cooling = accelerator.get("cooling") or (unit.get("cooling") if isinstance(unit, Rack) else None) or "air"
-    power = rack_power(accelerator, count, activity, cooling=cooling, where=request.region)
+    exponent = power_figures().get("control", "power_clock_exponent").value
+    power = rack_power(accelerator, count, activity * clock**exponent, cooling=cooling, flow=flow, where=request.region)
     energy = energy_kwh(power, hours)
     place = region(request.region or "fleet")
     carbon = place.grid_carbon_kg_co2e_per_kwh
@@ -452,7 +414,7 @@ def _candidate(
         f"goodput: a failure every {reached.job_mtbf_s / 3600:.1f} h, a checkpoint every {reached.interval_s / 60:.0f} "
         f"min that takes {reached.checkpoint_s:.0f} s, {request.num_spares} spare nodes (failure rates of "
         "arXiv:2407.21783 stand in)",
-        _energy_note(power.total, count, cooling),
+        _energy_note(power.total, count, cooling, flow, clock),
         f"carbon: {carbon:g} kg CO2e/kWh, location based, {place.title if request.region is None else request.region}",
     )
     usd = paid * hours
@@ -477,9 +439,15 @@ def _candidate(
     )
 
 
-def _energy_note(total: Watts, count: int, cooling: str) -> str:
+@cache
+def _settled_cooling(chip: Chip, activity: float, cooling: str) -> ThermalTrace:
+    return simulate_cooling(chip, min(1.0, activity), cooling=cooling)
+
+
+def _energy_note(total: Watts, count: int, cooling: str, flow: float, clock: float) -> str:
     each = total * (1.0 / count)
+    throttled = f", the clock falls to {clock:.0%}" if clock < 0.995 else ""
     return (
-        f"power at the meter: {each.value:.0f} W a chip, {each.low:.0f} to {each.high:.0f} ({cooling} cooling; "
-        "chip and host figures are estimates, none is published)"
+        f"power at the meter: {each.value:.0f} W a chip, {each.low:.0f} to {each.high:.0f} ({cooling} cooling, flow at "
+        f"{flow:.0%}{throttled}; chip, host and thermal figures are estimates, none is published)"
     )

@@ -166,14 +166,14 @@ def search(
     how close the best layout comes and what would fit.
     """
     started = time.perf_counter()
-    table = enumerate_layouts(job, machine) if table is None else table
+    table = enumerate_layouts(job, machine.num_ranks) if table is None else table
     if not len(table):
         raise OpenTrnError(
             f"no layout of {job.model.name} divides {machine.num_ranks} ranks with a global batch of "
             f"{job.global_batch} samples; choose a batch that shares more divisors with {machine.num_ranks}"
         )
     limit = machine.memory_gib_per_rank
-    needed = memory_table(job, machine, table).total / GIB
+    needed = memory_table(job, table).total / GIB
     fitting = table.take(np.flatnonzero(needed <= limit))
     if not len(fitting):
         raise OpenTrnError(_fits_nowhere(job, machine, table, needed))
@@ -275,7 +275,7 @@ def details(model: StepModel, table: LayoutTable) -> list[Found]:
 def _fits_nowhere(job: Job, on: Machine, table: LayoutTable, needed: np.ndarray) -> str:
     """How far the least hungry layout is from fitting, and the smallest number of chips that would do."""
     closest = int(np.argmin(needed))
-    parts = memory_table(job, on, table.take(np.array([closest]))).parts(0)
+    parts = memory_table(job, table.take(np.array([closest]))).parts(0)
     largest = ", ".join(f"{name} {gib:.1f}" for name, gib in sorted(parts.items(), key=lambda p: -p[1])[:3])
     message = (
         f"{job.model.name} fits nowhere on {on.num_chips} chips of {on.name}: the closest layout "
@@ -285,8 +285,8 @@ def _fits_nowhere(job: Job, on: Machine, table: LayoutTable, needed: np.ndarray)
     for _ in range(10):
         count = count * 2 if count * 2 <= on.chips_per_node else -(-count * 2 // on.chips_per_node) * on.chips_per_node
         larger = machine(on.spec, count, on.cores_per_rank, on.collective_runtime)
-        options = enumerate_layouts(job, larger)
-        if len(options) and (memory_table(job, larger, options).total / GIB).min() <= larger.memory_gib_per_rank:
+        options = enumerate_layouts(job, larger.num_ranks)
+        if len(options) and (memory_table(job, options).total / GIB).min() <= larger.memory_gib_per_rank:
             return f"{message}; {count} chips would do"
     return f"{message}; a smaller global batch, a shorter sequence or chips with more memory are the way out"
 

@@ -77,7 +77,7 @@ class StepModel:
         return np.cumsum([0, *(stack.num_layers for stack in self.job.model.stacks)])
 
     def memory(self, table: LayoutTable) -> MemoryTable:
-        return memory_table(self.job, self.machine, table)
+        return memory_table(self.job, table)
 
     def evaluate(self, table: LayoutTable) -> StepTable:
         """Simulate a step of every layout in the table."""
