@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from opentrn.neuroncore import isa, machine
+from opentrn.neuroncore import alu, isa, machine
 from opentrn.neuroncore.dtypes import DType, bool_, float32, is_float, is_integer
 from opentrn.neuroncore.memory import MemoryRegion
 from opentrn.neuroncore.tensor import NkiTensor
+from opentrn.nki.earlier.movement import column_or_number
 from opentrn.nki.earlier.operands import (
     Deferred,
     Tile,
     aligned,
     broadcast_shape,
-    column,
     dtype_of,
     fail,
     flush,
@@ -104,7 +104,8 @@ def _with_scalar(op: str, a: Tile, scalar: Any, reverse: bool, kind: DType, mask
     data = aligned(a, shape, par, ranges)
     operand = scalar
     if type(scalar) is Tile:
-        operand = column(scalar, ranges[par] if ranges is not None else None)
+        found = alu.operator(op)
+        operand = column_or_number(scalar, ranges[par] if ranges is not None else None, not (found and found.bitvec))
 
     def emit(dst: NkiTensor) -> None:
         for to, source in pieces(dst, data):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from opentrn.neuroncore import isa, machine
-from opentrn.neuroncore.dtypes import DType, float32, is_float, uint32
+from opentrn.neuroncore import alu, isa, machine
+from opentrn.neuroncore.dtypes import DType, float32, is_float, is_integer, uint32
 from opentrn.neuroncore.instruction import Engine
 from opentrn.neuroncore.isa.settings import dge_mode as dge_mode
 from opentrn.neuroncore.isa.settings import engine, matmul_perf_mode, nc_version, oob_mode, reduce_cmd
@@ -196,6 +196,15 @@ def _par_range(region: Any, par: int) -> Any:
     return None if isinstance(region, bool) else region.ranges[par]
 
 
+def _type(operand: Any) -> DType:
+    return float32 if is_number(operand) else tile_of(operand).dtype
+
+
+def _on_bits(op: Any) -> bool:
+    found = alu.operator(op)
+    return found is not None and found.bitvec
+
+
 def _written(tile: Any, par_range: Any) -> Any:
     """A column that an instruction writes beside its result."""
     if tile is None:
@@ -219,7 +228,7 @@ def activation(op: Any, data: Any, *, bias: Any = None, scale: Any = 1.0, reduce
         return _nothing(tile.shape, kind, tile.par)
     rows = _par_range(region, tile.par)
     view = aligned(tile, tile.shape, tile.par, ranges_of(region))
-    b = None if bias is None else column_or_number(bias, rows)
+    b = None if bias is None else column_or_number(bias, rows, wide=is_integer(_type(bias)))
     a = column_or_number(scale, rows)
     a = float(a) if is_number(a) else a
     res = _written(reduce_res, rows)
@@ -242,7 +251,7 @@ def activation_reduce(op: Any, data: Any, *, reduce_op: Any, reduce_res: Any, bi
         return _nothing(tile.shape, kind, tile.par)
     rows = _par_range(region, tile.par)
     view = aligned(tile, tile.shape, tile.par, ranges_of(region))
-    b = None if bias is None else column_or_number(bias, rows)
+    b = None if bias is None else column_or_number(bias, rows, wide=is_integer(_type(bias)))
     a = column_or_number(scale, rows)
     a = float(a) if is_number(a) else a
     res = _written(reduce_res, rows)
@@ -288,8 +297,8 @@ def tensor_scalar(data: Any, op0: Any, operand0: Any, reverse0: bool = False, op
         return _nothing(tile.shape, kind, tile.par)
     rows, chosen = _par_range(region, tile.par), _engine(engine)
     view = aligned(tile, tile.shape, tile.par, ranges_of(region))
-    a = column_or_number(operand0, rows)
-    b = None if operand1 is None else column_or_number(operand1, rows)
+    a = column_or_number(operand0, rows, not _on_bits(op0))
+    b = None if operand1 is None else column_or_number(operand1, rows, not _on_bits(op1))
 
     def emit(dst: NkiTensor) -> None:
         for to, source in pieces(dst, view):
@@ -703,6 +712,8 @@ def gather_flattened(data: Any, indices: Any, *, mask: Any = None, dtype: Any = 
     kind = dtype_of(dtype, source.dtype)
     if region is False:
         return _nothing(index.shape, kind, index.par)
+    if index.dtype.kind == "int" and index.dtype.itemsize == 4:
+        index = index.view(uint32)
     a, b = source.nki, part(index, ranges_of(region))
     return _elementwise(index.shape, index.par, kind, region, lambda dst: isa.nc_n_gather(dst, a, b), regions=(_sbuf,))
 

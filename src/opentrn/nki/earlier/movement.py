@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from opentrn.neuroncore import isa, machine
-from opentrn.neuroncore.dtypes import DType, is_float, uint8
+from opentrn.neuroncore.dtypes import DType, float32, is_float, uint8
 from opentrn.neuroncore.memory import MemoryRegion
 from opentrn.neuroncore.tensor import NkiTensor
 from opentrn.nki.earlier.indices import Index
@@ -384,8 +384,11 @@ def constant(values: np.ndarray, dtype: DType, core: Any) -> NkiTensor:
     return tile
 
 
-def column_or_number(value: Any, par_range: Any) -> Any:
-    """An operand that is a number or one value a partition."""
+def column_or_number(value: Any, par_range: Any, wide: bool = True) -> Any:
+    """An operand that is a number or one value a partition, in float32 if ``wide`` (as engines want their scalars)."""
     if is_number(value):
         return number(value)
-    return column(tile_of(value), par_range)
+    tile = tile_of(value)
+    if wide and tile.dtype is not float32:
+        tile = _converted(tile, float32)
+    return column(tile, par_range)

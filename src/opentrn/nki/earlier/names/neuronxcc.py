@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
+
+# The compiler adds a level above all others; scripts silence it with `logging.disable(logging.OFF)`.
+if not hasattr(logging, "OFF"):
+    logging.OFF = logging.CRITICAL + 10  # type: ignore[attr-defined]
+    logging.addLevelName(logging.CRITICAL + 10, "OFF")
 
 __version__ = "2.21.0+opentrn"
 
