@@ -1,6 +1,6 @@
 """The step model against published training speeds: one row of error for each measurement.
 
-    python -m opentrn.cluster.validation [rows.csv]
+    python -m opentrn.cluster.validation [--markdown] [rows.csv]
 
 reads `opentrn/validation/training.csv` (or a table with the same columns) and prints every row, worst first.
 """
@@ -118,22 +118,42 @@ def compare(rows: Iterable[dict[str, str]]) -> Validation:
     return Validation(tuple(comparisons), tuple(unusable))
 
 
+def markdown(result: Validation) -> str:
+    """Every row as a Markdown table, worst first, under the summary."""
+    lines = [summary(result), "", "| row | run | measured | predicted | error | |", "|---|---|---:|---:|---:|---|"]
+    lines += [
+        f"| {c.measurement.id} | {c.measurement.label} | {c.measured:,.4g} | {c.predicted:,.4g} | {c.error:+.1%} | "
+        f"{'fitted' if c.fitted else ''} |"
+        for c in result.comparisons
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def summary(result: Validation) -> str:
+    """One line: number of rows, errors, order."""
+    return (
+        f"{len(result.comparisons)} rows: median {result.quantile(0.5):.1%}, 90th percentile {result.quantile(0.9):.1%}, "
+        f"order kept in {result.order_preserved:.1%} of pairs; {len(result.unusable)} rows say too little"
+    )
+
+
 def main(arguments: list[str]) -> int:
+    as_markdown = "--markdown" in arguments
+    paths = [a for a in arguments if a != "--markdown"]
     try:
-        result = validate(arguments[0] if arguments else None)
+        result = validate(paths[0] if paths else None)
     except OpenTrnError as error:
         print(error, file=sys.stderr)
         return 2
+    if as_markdown:
+        print(markdown(result), end="")
+        return 0
     for c in result.comparisons:
         print(
             f"{c.measurement.id} {c.error:+7.1%}  measured {c.measured:10.3f}  predicted {c.predicted:10.3f} samples/s"
             f"{' fitted' if c.fitted else ''}  {c.measurement.label}"
         )
-    print(
-        f"{len(result.comparisons)} rows: median {result.quantile(0.5):.1%}, "
-        f"90th percentile {result.quantile(0.9):.1%}, "
-        f"order kept in {result.order_preserved:.1%} of pairs; {len(result.unusable)} rows say too little"
-    )
+    print(summary(result))
     return 0
 
 
