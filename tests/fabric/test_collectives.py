@@ -153,6 +153,14 @@ def test_irregular_groups_have_a_closed_form_too():
     assert collective_time_us("all_reduce", 1e6, RankGroup.of([0, 1, 5, 9, 10]), on) > on.runtime.launch_us
 
 
+def test_two_ranks_of_a_chip_reach_the_rate_of_one_peer_whatever_the_operation():
+    """38 GB/s between two logical cores in a published sweep; a published shift of eight ranks (not fitted) agrees."""
+    on = topology("trn2.48xlarge")
+    for op in ("all_reduce", "broadcast", "send_recv", "permute"):
+        assert collective_estimate(op, 2**30, 2, on, siblings=False).algbw_gb_per_s <= 38.5
+    assert collective_estimate("permute", 33_554_432, 8, on, siblings=False).latency_us == pytest.approx(894, rel=0.05)
+
+
 def test_one_rank_needs_no_time():
     assert collective_time_us("all_reduce", 1e9, 1, "trn2.48xlarge") == 0
 
@@ -167,6 +175,10 @@ def test_one_rank_needs_no_time():
         (lambda: collective_time_us("all_reduce", 1, RankGroup(2, start=63), "trn2"), "does not fit"),
         (lambda: collective_time_us("all_reduce", 1, 64, "trn2", algorithm="magic"), "unknown algorithm"),
         (lambda: collective_time_us("all_reduce", 1, 24, "trn2", algorithm="rdh"), "power of two"),
+        (
+            lambda: collective_time_us("all_to_all", 1, 64, "trn2", algorithm="ring"),
+            "ring does not apply to all_to_all",
+        ),
         (lambda: RankGroup(0), "positive"),
         (lambda: RankGroup.of([1, 1]), "distinct"),
         (lambda: all_to_all_v_time_us(np.ones((3, 4)), 4, "trn2"), "matrix"),

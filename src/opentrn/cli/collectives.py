@@ -23,7 +23,12 @@ _MAX_ROWS = 10_000
 )
 @click.option("--ranks", type=int, help="Ranks (logical cores) that take part; all by default.")
 @click.option("--instances", type=int, default=1, show_default=True, help="Copies joined by the network.")
-@click.option("--algorithm", "algorithms", multiple=True, help="Algorithm instead of the runtime's choice; repeatable.")
+@click.option(
+    "--algorithm",
+    "algorithms",
+    multiple=True,
+    help="ring, kangaring, mesh, rdh, torus, tree or hier instead of the runtime's choice; repeatable.",
+)
 @click.option("--lnc", type=int, help="Physical cores a rank (logical NeuronCore size).")
 @click.option("--collectives", "runtime", help="Collective runtime, such as neuron-2023.")
 @click.option("--simulate", is_flag=True, help="Simulate every message on every link instead of the closed form.")

@@ -328,7 +328,7 @@ def tree(schedule: Schedule, grid: Grid, size: float, *, reduce: bool, latency_u
     height_limit = max(1, num_ranks.bit_length())
     num_chunks = int(min(64, max(1, round_half_up(sqrt(height_limit * transfer_us / max(latency_us, 1e-9))))))
     path = np.concatenate([_snake(grid.counts) + index * grid.local for index in range(grid.num_instances)])
-    rate = rank_bytes_per_us(grid.topology, 4)  # a parent and children in two trees
+    rate = rank_bytes_per_us(grid.topology, min(4, num_ranks - 1))  # a parent and children in two trees
     parent = _in_order_parents(num_ranks)
     for which in range(2):
         order = path if which == 0 else np.roll(path[::-1], num_ranks % 2)

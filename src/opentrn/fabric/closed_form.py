@@ -267,7 +267,7 @@ def tree_us_per_byte(topology: Topology, where: Geometry) -> float:
     it per half where trees are not perfect; on links, edges of several ranks of a chip meet, twice on a switch's port.
     """
     crowding = 1.25
-    slowest = crowding / rank_bytes_per_us(topology, 4)
+    slowest = crowding / rank_bytes_per_us(topology, min(4, where.num_ranks - 1))
     for depth, span in enumerate(where.chips):
         # Outer axes are crossed by the few edges near the root.
         edges = (crowding if _is_line(span) else 2.0) / (1 if depth == 0 else 2)

@@ -105,6 +105,7 @@ def run(
     heap_times = np.empty(1024)
     heap_orders = np.empty(1024, dtype=np.int64)
     heap_items = np.empty(1024, dtype=np.int32)
+    num_lanes = 0  # lanes that were ever used
     num_heaped = 0
     num_made = 0
     num_events = 0
@@ -138,7 +139,7 @@ def run(
             best = -1
             now = np.inf
             order = np.int64(0)
-            for lane in range(_NUM_LANES):
+            for lane in range(num_lanes):
                 if lane_head[lane] < lane_tail[lane]:
                     slot = lane_head[lane] & _LANE_MASK
                     time = lane_times[lane, slot]
@@ -210,6 +211,7 @@ def run(
                     lane_orders[lane, slot] = num_made
                     lane_items[lane, slot] = item
                     lane_tail[lane] += 1
+                    num_lanes = max(num_lanes, lane + 1)
                     placed = True
                     break
             if not placed:

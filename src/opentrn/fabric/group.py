@@ -6,7 +6,7 @@ cheap to name as a pair.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -25,8 +25,11 @@ class RankGroup:
     start: int = 0
     outer: tuple[tuple[int, int], ...] = ()
     ranks: tuple[int, ...] | None = None
+    # Groups key the cost curves; hashing five fields would be half of a lookup.
+    _hash: int = field(default=0, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.size, self.stride, self.start, self.outer, self.ranks or ())))
         if self.size < 1 or self.stride < 1 or any(n < 1 or s < 1 for n, s in self.outer):
             raise OpenTrnError(
                 f"a rank group needs positive sizes and strides, got size {self.size}, stride {self.stride}"
@@ -34,6 +37,9 @@ class RankGroup:
             )
         if self.start < 0:
             raise OpenTrnError(f"a rank group starts at rank 0 or above, got {self.start}")
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @classmethod
     def of(cls, ranks: Iterable[int]) -> "RankGroup":

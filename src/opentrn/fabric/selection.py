@@ -34,20 +34,17 @@ def curve(op: str, topology: Topology, group: RankGroup, algorithm: str, sibling
     if where.num_ranks == 1:
         return Curve([Cost("none", ())])
     launch = Phase("launch", topology.runtime.launch_us, 0.0)
-    if op in ("permute", "send_recv"):
-        return Curve([Cost("direct", (launch, _neighbour_phase(topology, where)))])
-    if op in ("all_to_all", "all_to_all_v"):
-        return Curve([Cost("mesh", (launch, _exchange_phase(topology, where)))])
-    if op == "broadcast":
-        return Curve(_broadcasts(topology, where, launch))
-    costs = _half_based(op, topology, where, algorithm, launch)
+    if op in _HALVES:
+        costs = _half_based(op, topology, where, algorithm, launch)
+    else:
+        costs = [cost for cost in _others(op, topology, where, launch) if algorithm in ("auto", cost.algorithm)]
     if not costs:
         raise OpenTrnError(
-            f"{algorithm} does not apply to {where.num_ranks} ranks of {topology.name}"
-            + (" (it needs a power of two of chips along every axis)" if algorithm == "rdh" else "")
+            f"{algorithm} does not apply to {op} over {where.num_ranks} ranks of {topology.name}"
+            + (" (it needs a power of two of chips along every axis)" if algorithm == "rdh" and op in _HALVES else "")
             + "; leave the algorithm to the runtime (auto)"
         )
-    if costs[0].algorithm == "pipeline" and where.network:
+    if costs[0].algorithm == "pipeline" and op in _HALVES and where.network:
         # NCCL changes from its low-latency to its bulk protocol at a size.
         bulk = _pipeline(topology, where, launch, _HALVES[op], "pipeline", topology.runtime.bulk_network_ratio)
         return Curve([costs[0], bulk], [float(topology.runtime.eager_max_bytes), float("inf")])
@@ -56,6 +53,15 @@ def curve(op: str, topology: Topology, group: RankGroup, algorithm: str, sibling
         if limited:
             return limited
     return Curve(costs)
+
+
+def _others(op: str, topology: Topology, where: Geometry, launch: Phase) -> list[Cost]:
+    """The algorithms of the operations that are no halves."""
+    if op in ("permute", "send_recv"):
+        return [Cost("direct", (launch, _neighbour_phase(topology, where)))]
+    if op in ("all_to_all", "all_to_all_v"):
+        return [Cost("mesh", (launch, _exchange_phase(topology, where)))]
+    return _broadcasts(topology, where, launch)
 
 
 def _half_based(op: str, topology: Topology, where: Geometry, algorithm: str, launch: Phase) -> list[Cost]:
