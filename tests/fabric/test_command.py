@@ -89,6 +89,9 @@ def test_pictures_are_written_and_equal_from_run_to_run(capsys, tmp_path, suffix
         (("--on", "trn2", "--plot", "/no/such/folder/x.png"), "no folder"),
         (("--on", "trn2", "--lnc", "5"), "1 or 2 cores"),
         (("--on", "p5.48xlarge", "--simulate"), "no message-level form"),
+        (("--on", "trn2", "--broken-link", "0-1"), "add --simulate"),
+        (("--on", "trn2", "--simulate", "--broken-link", "zero"), "cannot read the link 'zero'"),
+        (("--on", "trn2", "--simulate", "--broken-link", "0-2"), "no direct link"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_exit_code_1(capsys, arguments, message):

@@ -141,6 +141,36 @@ def test_all_to_all_is_never_faster_than_its_busiest_link():
     assert formula <= found.time_us <= 1.4 * formula
 
 
+def test_a_broken_link_carries_nothing_and_slows_the_collective():
+    from opentrn.fabric.network import Network
+
+    on = topology("trn2-ultraserver")
+    whole = simulate("all_reduce", 64e6, 256, on, algorithm="torus")
+    less = simulate("all_reduce", 64e6, 256, on, algorithm="torus", broken_links=[(0, 1)])
+    network = Network(on)
+    links = [network._direct_link(0, 1), network._direct_link(1, 0)]
+    assert (whole.link_bytes[links] > 0).all() and (less.link_bytes[links] == 0).all()
+    assert less.time_us > 1.2 * whole.time_us
+    assert less.link_bytes[: on.num_ranks].sum() == pytest.approx(whole.link_bytes[: on.num_ranks].sum())
+
+
+@pytest.mark.parametrize("name, pair", [("trn2.48xlarge", (0, 12)), ("trn3-ultraserver-gen1", (3, 35))])
+def test_routes_round_a_broken_link_are_shortest_paths_without_it(name, pair):
+    import rustworkx
+
+    from opentrn.fabric import topology_graph
+    from opentrn.fabric.network import NO_LINK, Network
+
+    on = topology(name)
+    links, _ = Network(on, frozenset([pair])).routes(
+        np.array([pair[0], pair[1]]) * on.ranks_per_chip, np.array([pair[1], pair[0]]) * on.ranks_per_chip
+    )
+    graph = topology_graph(on)
+    graph.remove_edge(*pair)
+    distance = rustworkx.distance_matrix(graph)[pair]
+    assert ((links != NO_LINK).sum(axis=1) == distance).all() and distance > 1
+
+
 def test_results_are_equal_to_the_last_bit_from_run_to_run():
     on = topology("trn3-ultraserver-gen1")
     first, second = (simulate("all_to_all", 1e6, on.num_ranks, on) for _ in range(2))
@@ -155,5 +185,9 @@ def test_what_has_no_message_level_form_says_so():
         simulate("all_reduce", 1e6, RankGroup.of([0, 1, 2, 4, 5]), topology("trn2.48xlarge"))
     with pytest.raises(OpenTrnError, match="messages"):
         simulate("all_to_all", 1e6, 32768, topology("torus-32x32x32"))
+    with pytest.raises(OpenTrnError, match="no direct link"):
+        simulate("all_reduce", 1e6, 64, topology("trn2.48xlarge"), broken_links=[(0, 5)])
+    with pytest.raises(OpenTrnError, match="no direct link"):
+        simulate("all_reduce", 1e6, 64, topology("trn2.48xlarge"), broken_links=[(0, 99)])
     with pytest.raises(OpenTrnError, match="disjoint"):
         simulate("all_reduce", 1e6, [RankGroup(4), RankGroup(4, start=2)], topology("trn2.48xlarge"))

@@ -32,6 +32,9 @@ _MAX_ROWS = 10_000
 @click.option("--lnc", type=int, help="Physical cores a rank (logical NeuronCore size).")
 @click.option("--collectives", "runtime", help="Collective runtime, such as neuron-2023.")
 @click.option("--simulate", is_flag=True, help="Simulate every message on every link instead of the closed form.")
+@click.option(
+    "--broken-link", "broken", multiple=True, help="With --simulate: a link out of service, as 0-1; repeatable."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print rows as JSON.")
 @click.option("--plot", "picture", type=click.Path(path_type=Path), help="Draw the curves to a .png or .svg file.")
 def command(
@@ -44,6 +47,7 @@ def command(
     lnc: int | None,
     runtime: str | None,
     simulate: bool,
+    broken: tuple[str, ...],
     as_json: bool,
     picture: Path | None,
 ) -> None:
@@ -58,6 +62,9 @@ def command(
     from opentrn.fabric.topologies import topology
 
     wanted = parse_sizes(sizes)
+    if broken and not simulate:
+        raise OpenTrnError("the closed form knows whole fabrics only; add --simulate to --broken-link")
+    broken_links = [_chips(text) for text in broken]
     on = topology(name, instances, cores_per_rank=lnc, collectives=runtime)
     group = rank_group(on, ranks, instances)
     if picture:
@@ -72,7 +79,7 @@ def command(
                 if simulate:
                     from opentrn.fabric.simulation import simulate as run_messages
 
-                    found = run_messages(op, size, group, on, algorithm=algorithm)
+                    found = run_messages(op, size, group, on, algorithm=algorithm, broken_links=broken_links)
                     row = replace(row, algorithm=found.algorithm, latency_us=found.time_us)
                 rows.append(row)
     if picture:
@@ -148,6 +155,13 @@ def parse_size(text: str) -> int:
     if size != int(size):
         raise OpenTrnError(f"the size {text!r} is not a whole number of bytes")
     return int(size)
+
+
+def _chips(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)-(\d+)", text.strip())
+    if not match:
+        raise OpenTrnError(f"cannot read the link {text!r}; write its two chips, such as 0-1")
+    return int(match.group(1)), int(match.group(2))
 
 
 def _factor(text: str) -> float:

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from opentrn.errors import OpenTrnError
 from opentrn.fabric.topologies import Topology
 
 NO_LINK = -1
@@ -18,15 +19,22 @@ class Network:
     """Link numbers, rates (bytes a microsecond) and latencies of a topology's chips, and routes between its ranks.
 
     Links 0 to num_ranks - 1 are the ranks' DMA engines, whose rate an algorithm sets.
+
+    broken: pairs of chips whose direct link is out of service; routes that used it take a shortest way round.
+    Raises OpenTrnError for chips that have no direct link.
     """
 
-    def __init__(self, topology: Topology) -> None:
+    def __init__(self, topology: Topology, broken: frozenset[tuple[int, int]] = frozenset()) -> None:
         self.topology = topology
+        self.broken = broken
         self.axes = topology.axes[1:]
         sizes = [axis.size for axis in self.axes]
         self.strides = np.cumprod([1, *sizes])[:-1].astype(np.int64)
         self.first_link = topology.num_ranks + 2 * topology.num_chips * np.arange(len(self.axes) + 1)
         self.num_links = int(self.first_link[-1])
+        self._broken_links = np.array(
+            [self._direct_link(*pair) for a, b in sorted(broken) for pair in ((a, b), (b, a))]
+        )
 
     @cached_property
     def link_rate(self) -> np.ndarray:
@@ -66,7 +74,67 @@ class Network:
         if not columns:
             empty = np.full((len(source), 0), NO_LINK)
             return empty, empty.astype(float)
-        return _pack_left(np.stack(columns, axis=1), np.stack(waits, axis=1))
+        links, delays = _pack_left(np.stack(columns, axis=1), np.stack(waits, axis=1))
+        if len(self._broken_links):
+            links, delays = self._way_round(source // ranks_per_chip, target // ranks_per_chip, links, delays)
+        return links, delays
+
+    def _direct_link(self, here: int, there: int) -> int:
+        """The link from one chip to a neighbour on a ring or direct axis."""
+        chips = self.topology.num_chips
+        for index, (axis, stride) in enumerate(zip(self.axes, self.strides, strict=True)):
+            if axis.kind not in ("ring", "direct") or not (0 <= here < chips and 0 <= there < chips):
+                continue
+            at, goal = here // stride % axis.size, there // stride % axis.size
+            ahead = (goal - at) % axis.size
+            if there - here == (goal - at) * stride and ahead in (1, axis.size - 1):
+                backward = axis.kind == "ring" and axis.size > 2 and ahead != 1
+                return int(self.first_link[index] + 2 * here + backward)
+        raise OpenTrnError(f"chips {here} and {there} of {self.topology.name} have no direct link that could break")
+
+    def _way_round(self, here: np.ndarray, there: np.ndarray, links: np.ndarray, delays: np.ndarray):
+        """Routes that avoid the broken links: shortest paths of the graph without them."""
+        import rustworkx
+
+        from opentrn.fabric.graph import topology_graph
+
+        graph = topology_graph(self.topology)
+        for pair in sorted(self.broken):
+            graph.remove_edge(*pair)
+        rows = np.flatnonzero(np.isin(links, self._broken_links).any(axis=1))
+        paths: dict[tuple[int, int], list[tuple[int, float]]] = {}
+        for row in rows:
+            pair = int(here[row]), int(there[row])
+            if pair not in paths:
+                found = rustworkx.dijkstra_shortest_paths(graph, pair[0], target=pair[1])
+                if pair[1] not in found:
+                    raise OpenTrnError(f"without its broken links chip {pair[0]} cannot reach chip {pair[1]}")
+                paths[pair] = self._hops(graph, list(found[pair[1]]))
+        width = max([links.shape[1], *(len(hops) for hops in paths.values())])
+        grow = ((0, 0), (0, width - links.shape[1]))
+        links, delays = np.pad(links, grow, constant_values=NO_LINK), np.pad(delays, grow)
+        for row in rows:
+            hops = paths[int(here[row]), int(there[row])]
+            links[row], delays[row] = NO_LINK, 0.0
+            links[row, : len(hops)] = [link for link, _ in hops]
+            delays[row, : len(hops)] = [delay for _, delay in hops]
+        return links, delays
+
+    def _hops(self, graph, path: list[int]) -> list[tuple[int, float]]:
+        """(link, delay) along a path of chips and switches."""
+        names = [axis.name for axis in self.axes]
+        hops: list[tuple[int, float]] = []
+        for here, there in zip(path, path[1:], strict=False):
+            index = names.index(graph.get_edge_data(here, there).axis)
+            axis = self.axes[index]
+            delay = axis.routed_hop_us if hops else axis.latency_us
+            if axis.kind in ("ring", "direct"):
+                hops.append((self._direct_link(here, there), delay))
+                continue
+            leaving = here < self.topology.num_chips  # into the switch through the sender's port, out through another
+            chip = (here if leaving else there) // axis.chips_per_port * axis.chips_per_port
+            hops.append((int(self.first_link[index] + 2 * chip + (not leaving)), delay if leaving else 0.0))
+        return hops
 
     def _axis_order(self) -> list[int]:
         """Covering switches first (they settle the axes inside them), then the others from the inside out."""

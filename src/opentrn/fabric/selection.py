@@ -22,7 +22,6 @@ _HALVES = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1}
 _BETWEEN = ("mesh", "rdh", "ring")
 # What an algorithm asked for by name pairs with between instances.
 _PARTNER = {"mesh": "mesh", "rdh": "rdh", "kangaring": "ring", "torus": "ring"}
-_THRESHOLD_NUM_CHIPS = 16
 
 
 @lru_cache(maxsize=65536)
@@ -241,7 +240,7 @@ def _neighbour_phase(topology: Topology, where: Geometry) -> Phase:
 def _published_ranges(topology: Topology, where: Geometry, costs: list[Cost]) -> Curve | None:
     """The curve under the runtime's published size ranges, where the group is the one they were published for."""
     runtime = topology.runtime
-    if where.network or not runtime.rdh_max_bytes or where.chips_per_instance != _THRESHOLD_NUM_CHIPS:
+    if where.network or not runtime.rdh_max_bytes or where.chips_per_instance != runtime.ranges_num_chips:
         return None
     by_name = {cost.algorithm: cost for cost in reversed(costs)}  # the first of both mesh variants stays
     if not {"mesh", "rdh", "kangaring"} <= by_name.keys():

@@ -5,7 +5,7 @@ formulas are coarse (irregular placements, several groups that share links, tree
 against. Deterministic: equal inputs give equal results, to the last bit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -53,11 +53,13 @@ def simulate(
     on: Topology | str,
     *,
     algorithm: str = "auto",
+    broken_links: Iterable[tuple[int, int]] = (),
 ) -> SimulatedCollective:
     """Simulate one collective message by message, with contention on shared links.
 
     op, size_bytes, on, algorithm: as in `collective_time_us`; "auto" takes what the closed form chooses at that size.
     group: the ranks, or several equal-sized groups that run it at the same time and share links.
+    broken_links: pairs of chips whose link is out of service; messages take a shortest way round.
     Raises OpenTrnError where an algorithm has no message-level form (irregular groups, NCCL's pipeline).
     """
     op = operation(op)
@@ -81,7 +83,8 @@ def simulate(
     members = np.concatenate([np.sort(other.members()) for other in groups])
     if len(np.unique(members)) != len(members) or members.max() >= on.num_ranks:
         raise OpenTrnError(f"groups that are simulated together must be disjoint ranks of {on.name}")
-    finish, carried, num_events = _run(schedule, members, len(groups), on)
+    network = _network(on, frozenset((min(pair), max(pair)) for pair in broken_links))
+    finish, carried, num_events = _run(schedule, members, len(groups), network)
     launch = on.runtime.launch_us
     return SimulatedCollective(
         op,
@@ -197,15 +200,17 @@ def _flat_ring(schedule: Schedule, grid: algorithms.Grid, op: str, size: float) 
 
 
 @lru_cache(maxsize=32)
-def _network(on: Topology) -> Network:
-    return Network(on)
+def _network(on: Topology, broken: frozenset[tuple[int, int]]) -> Network:
+    return Network(on, broken)
 
 
-def _run(schedule: Schedule, members: np.ndarray, num_groups: int, on: Topology) -> tuple[np.ndarray, np.ndarray, int]:
+def _run(
+    schedule: Schedule, members: np.ndarray, num_groups: int, network: Network
+) -> tuple[np.ndarray, np.ndarray, int]:
     """Lay the schedule out as arrays and run the event loop."""
     from opentrn.fabric.event_loop import run  # numba is imported here, where it is used
 
-    network = _network(on)
+    on = network.topology
     num_ranks = len(members)
     num_colours, num_rounds = schedule.num_colours, schedule.num_rounds
     num_buckets = num_rounds * num_colours * num_ranks

@@ -55,6 +55,7 @@ class CollectiveRuntime:
     peer_dma_ratio: float
     mesh_max_bytes: int
     rdh_max_bytes: int
+    ranges_num_chips: int
     max_channels: int
     channel_min_bytes: int
     channel_max_bytes: int
