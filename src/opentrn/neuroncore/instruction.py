@@ -18,7 +18,7 @@ import numpy as np
 
 from opentrn.errors import ValidationError
 from opentrn.neuroncore import machine
-from opentrn.neuroncore.layout import Layout
+from opentrn.neuroncore.layout import ELSEWHERE, Layout
 from opentrn.neuroncore.memory import MemoryRegion
 from opentrn.neuroncore.registers import VirtualRegister
 from opentrn.neuroncore.source import caller
@@ -73,6 +73,8 @@ class Parameter:
     """Whether a view made by ``indirect()`` is accepted (tensor indirection, NeuronCore-v4)."""
     optional: bool = False
     """Whether None is accepted although there is no default."""
+    any_start: bool = False
+    """Whether it may start at any partition, or at those that the instruction checks itself."""
 
 
 class Out(Parameter):
@@ -256,6 +258,7 @@ class Instruction:
         self.flow: Any = getattr(declaration, "flow", "elementwise")
         self.keeps: tuple[str, ...] = getattr(declaration, "keeps", ())
         self.on_tensors: bool = getattr(declaration, "on_tensors", False)
+        self.gathers: bool = Engine.dma in self.engines
         self.accumulates: str = getattr(declaration, "accumulates", "")
         self.widen: tuple[str, ...] = getattr(declaration, "widen", ())
         self.follows_undefined: bool = getattr(declaration, "follows_undefined", False)
@@ -292,7 +295,7 @@ class Instruction:
                 fields[name] = SCALAR if value is not None else None
                 continue
             if issubclass(kind, Tensors):
-                found = fields[name] = tuple(self._tensor(name, parameter, t) for t in value)
+                found = fields[name] = tuple(self._tensor(name, parameter, t, hardware.generation) for t in value)
                 into = kind is OutTensors
                 (writes if into else reads).extend(range(trailing, trailing + len(found)))
                 (layouts_w if into else layouts_r).extend(found)
@@ -306,19 +309,23 @@ class Instruction:
                     raise ValidationError(f"{self.name}: {name} is {value!r}, not a number or a tensor", caller())
                 fields[name] = SCALAR
                 continue
-            layout = fields[name] = self._tensor(name, parameter, value)
+            layout = fields[name] = self._tensor(name, parameter, value, hardware.generation)
             (writes if kind is Out else reads).append(position)
             (layouts_w if kind is Out else layouts_r).append(layout)
         issue = Issue(self, hardware, fields)
         issue.precise = core.precise
         self.check(issue)
         engine = self._engine(issue)
+        if engine not in _MOVERS:
+            for name, parameter in self.operands.items():
+                if isinstance(fields[name], Layout) and not parameter.any_start:
+                    _check_start(issue, name, fields[name])
         plan = Plan(core.next_plan_id(), issue, engine, tuple(writes), tuple(reads), (*writes, *reads),
                     (*layouts_w, *layouts_r), trailing)  # fmt: skip
         core.add_plan(plan)
         return plan
 
-    def _tensor(self, name: str, parameter: Parameter, value: Any) -> Layout:
+    def _tensor(self, name: str, parameter: Parameter, value: Any, generation: int) -> Layout:
         if not isinstance(value, NkiTensor):
             hint = "allocate it with nl.ndarray" if type(parameter) is Out else "load it into a tensor first"
             raise ValidationError(f"{self.name}: {name} must be a tensor, not {type(value).__name__}; {hint}", caller())
@@ -330,6 +337,22 @@ class Instruction:
             raise ValidationError(
                 f"{self.name}: {name} is in {layout.region.value}, but the instruction reaches only {where}; "
                 "copy it there first",
+                caller(),
+            )
+        if layout.indirect == "tensor":
+            if generation < 4:
+                raise ValidationError(
+                    f"{self.name}: {name} uses .indirect(), which needs NeuronCore-v4 or newer; gather with nisa.nc_n_gather",
+                    caller(),
+                )
+            if not parameter.indirect:
+                raise ValidationError(
+                    f"{self.name}: {name} does not take a view made by .indirect(); copy it with nisa.tensor_copy first",
+                    caller(),
+                )
+        if layout.indirect == "vector" and not self.gathers:
+            raise ValidationError(
+                f"{self.name}: {name} is indexed by a vector; only DMA instructions gather rows, copy it with nisa.dma_copy first",
                 caller(),
             )
         if layout.on_chip and layout.ndim > 5:
@@ -372,6 +395,23 @@ class Instruction:
                 if type(parameter) is Out and layout and layout.indirect == "tensor" and layout.region is MemoryRegion.psum:
                     raise issue.fail(f"the Scalar engine cannot scatter into PSUM; put {name} into SBUF or use the Vector engine")
         return chosen
+
+
+# They address memory by the byte; the other engines read and write whole quadrants of 32 partitions.
+_MOVERS = (Engine.dma, Engine.sync)
+
+
+def _check_start(issue: Issue, name: str, layout: Layout) -> None:
+    """Refuse an operand that starts at a partition where its engine cannot reach so many."""
+    if not layout.on_chip or layout.start == 0:
+        return
+    count = layout.num_partitions
+    allowed = "0" if count > 64 else "0 or 64" if count > 32 else "0, 32, 64 or 96"
+    if count > 64 or layout.start == ELSEWHERE or (count > 32 and layout.start != 64):
+        where = "a partition that is no multiple of 32" if layout.start == ELSEWHERE else f"partition {layout.start}"
+        raise issue.fail(
+            f"{name} starts at {where}; a view of {count} partitions must start at {allowed}, move it there with nisa.dma_copy"
+        )
 
 
 def _static(declaration: type, name: str) -> Any:

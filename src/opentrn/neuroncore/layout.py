@@ -12,7 +12,16 @@ import numpy as np
 from opentrn.neuroncore.dtypes import DType
 from opentrn.neuroncore.memory import MemoryRegion
 
-__all__ = ["Layout", "contiguous_strides", "intern_layout"]
+__all__ = ["ELSEWHERE", "Layout", "contiguous_strides", "intern_layout", "start_class"]
+
+_QUADRANT = 32
+ELSEWHERE = -1
+"""Start of a view at a partition that is no multiple of 32."""
+
+
+def start_class(partition: int) -> int:
+    """What instructions need to know of the partition that a view starts at."""
+    return partition if partition % _QUADRANT == 0 else ELSEWHERE
 
 
 def contiguous_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -34,17 +43,19 @@ class Layout:
         region: memory.
         storage_free: elements of one partition of the storage, in ``dtype`` units (on chip: the stride of a partition).
         indirect: None, ``"scalar"``, ``"vector"`` or ``"tensor"`` (dynamic addressing).
+        start: on chip, the partition it starts at: 0, 32, 64 or 96 within the memory, ELSEWHERE for any other.
         num_partitions, free_size: the view's extent as the engines see it.
         byte_strides: strides in host bytes for a storage without padding.
-        slices: layouts of the slices taken of this one so far, by their shape.
+        slices: layouts of the slices taken of this one so far, by their shape and start.
     """
 
     __slots__ = ("shape", "strides", "dtype", "host", "region", "storage_free", "indirect", "ndim", "size",
-                 "num_partitions", "free_size", "itemsize", "byte_strides", "span", "on_chip", "slices", "id")  # fmt: skip
+                 "num_partitions", "free_size", "itemsize", "byte_strides", "span", "on_chip", "slices", "start",
+                 "id")  # fmt: skip
 
     def __init__(
         self, shape: tuple[int, ...], strides: tuple[int, ...], dtype: DType, host: np.dtype, region: MemoryRegion,
-        storage_free: int, indirect: str | None, id: int,
+        storage_free: int, indirect: str | None, start: int, id: int,
     ) -> None:  # fmt: skip
         self.shape = shape
         self.strides = strides
@@ -53,8 +64,9 @@ class Layout:
         self.region = region
         self.storage_free = storage_free
         self.indirect = indirect
+        self.start = start
         self.id = id
-        self.slices: dict[tuple[int, ...], Layout] = {}
+        self.slices: dict[tuple[tuple[int, ...], int], Layout] = {}
         self.ndim = len(shape)
         size = 1
         for n in shape:
@@ -92,12 +104,12 @@ _INTERNED: dict[tuple, Layout] = {}
 
 def intern_layout(
     shape: tuple[int, ...], strides: tuple[int, ...], dtype: DType, host: np.dtype, region: MemoryRegion,
-    storage_free: int, indirect: str | None = None,
+    storage_free: int, indirect: str | None = None, start: int = 0,
 ) -> Layout:  # fmt: skip
     """The one Layout object for this access pattern."""
     # Types and regions live for ever, so their identity is a key, and a far cheaper one than their hash.
-    key = (shape, strides, id(dtype), id(host), id(region), storage_free, indirect)
+    key = (shape, strides, id(dtype), id(host), id(region), storage_free, indirect, start)
     layout = _INTERNED.get(key)
     if layout is None:
-        layout = _INTERNED[key] = Layout(shape, strides, dtype, host, region, storage_free, indirect, len(_INTERNED))
+        layout = _INTERNED[key] = Layout(shape, strides, dtype, host, region, storage_free, indirect, start, len(_INTERNED))
     return layout

@@ -18,7 +18,7 @@ from opentrn.errors import CapacityError, UninitializedError, ValidationError
 from opentrn.neuroncore import undefined
 from opentrn.neuroncore.dtypes import DType, as_dtype, numpy_dtype, precise_fp
 from opentrn.neuroncore.host_memory import keep_temporaries
-from opentrn.neuroncore.layout import contiguous_strides, intern_layout
+from opentrn.neuroncore.layout import contiguous_strides, intern_layout, start_class
 from opentrn.neuroncore.memory import EMPTY, FULL, PARTIAL, Allocation, MemoryRegion, Storage
 from opentrn.neuroncore.registers import VirtualRegister
 from opentrn.neuroncore.source import caller, is_ours
@@ -124,6 +124,11 @@ class Core:
             storage = self.group.shared(self, allocation, layout, host, free_bytes)
         else:
             storage = self._storage(layout, host, num_partitions, free_bytes, allocation, address)
+        if address is not None and address[0] and layout.on_chip:
+            layout = intern_layout(
+                layout.shape, layout.strides, layout.dtype, host, layout.region, layout.storage_free, None,
+                start_class(address[0]),
+            )  # fmt: skip
         tensor = object.__new__(NkiTensor)
         tensor.storage = storage
         tensor.layout = layout

@@ -13,7 +13,7 @@ import numpy as np
 
 from opentrn.errors import ValidationError
 from opentrn.neuroncore.dtypes import DType, as_dtype, is_packed, numpy_dtype
-from opentrn.neuroncore.layout import Layout, contiguous_strides, intern_layout
+from opentrn.neuroncore.layout import Layout, contiguous_strides, intern_layout, start_class
 from opentrn.neuroncore.memory import MemoryRegion, Storage
 from opentrn.neuroncore.registers import VirtualRegister
 from opentrn.neuroncore.source import caller
@@ -186,8 +186,11 @@ class NkiTensor(NKIObject):
         old = self.layout
         view = _new(type(self))
         view.storage = self.storage
+        start = old.start
+        if old.on_chip and (start or offset >= old.storage_free):
+            start = _start(self.storage, offset, old.storage_free)
         view.layout = intern_layout(
-            shape, strides, old.dtype, old.host, old.region, old.storage_free, old.indirect
+            shape, strides, old.dtype, old.host, old.region, old.storage_free, old.indirect, start
         )
         view.offset = offset
         view.indirection = self.indirection
@@ -223,16 +226,19 @@ class NkiTensor(NKIObject):
                 else:
                     break
             else:
+                start = layout.start
+                if (start or offset >= layout.storage_free) and layout.on_chip:
+                    start = _start(self.storage, offset, layout.storage_free)
                 counts = tuple(counts)
                 view = _new(NkiTensor)
                 view.storage = self.storage
                 view.offset = offset
                 view.indirection = None
                 view._array = None
-                child = layout.slices.get(counts)
+                child = layout.slices.get((counts, start))
                 if child is None:
-                    child = layout.slices[counts] = intern_layout(
-                        counts, strides, layout.dtype, layout.host, layout.region, layout.storage_free, None
+                    child = layout.slices[counts, start] = intern_layout(
+                        counts, strides, layout.dtype, layout.host, layout.region, layout.storage_free, None, start
                     )
                 view.layout = child
                 return view
@@ -535,7 +541,7 @@ class NkiTensor(NKIObject):
         old = self.layout
         self.indirection = indirection
         self.layout = intern_layout(
-            old.shape, old.strides, old.dtype, old.host, old.region, old.storage_free, indirection.kind
+            old.shape, old.strides, old.dtype, old.host, old.region, old.storage_free, indirection.kind, old.start
         )
         return self
 
@@ -572,7 +578,8 @@ class NkiTensor(NKIObject):
         view.offset = base + (0 if offset is None else int(offset))
         view.indirection = None
         view._array = None
-        view.layout = intern_layout(shape, strides, kind, host, old.region, free, None)
+        start = _start(self.storage, view.offset, free) if old.on_chip and self.storage is not None else 0
+        view.layout = intern_layout(shape, strides, kind, host, old.region, free, None, start)
         if old.on_chip and shape[0] > 1 and strides[0] != free:
             raise _fail(
                 f"the partition stride of an on-chip pattern must be the storage's free size, {free} elements, "
@@ -630,7 +637,7 @@ class NkiTensor(NKIObject):
         view.indirection = None
         view._array = None
         view.layout = intern_layout(
-            tuple(shape), tuple(strides), kind, host, old.region, old.storage_free * before // after, None
+            tuple(shape), tuple(strides), kind, host, old.region, old.storage_free * before // after, None, old.start
         )
         return view
 
@@ -683,7 +690,9 @@ class NkiTensor(NKIObject):
         old = self.layout
         view = _new(type(self))
         view.storage = self.storage
-        view.layout = intern_layout(old.shape, old.strides, old.dtype, old.host, old.region, old.storage_free, None)
+        view.layout = intern_layout(
+            old.shape, old.strides, old.dtype, old.host, old.region, old.storage_free, None, old.start
+        )
         view.offset = offset
         view.indirection = None
         view._array = None
@@ -709,6 +718,12 @@ class NkiTensor(NKIObject):
 
 
 _new = object.__new__
+
+
+def _start(storage: Storage | None, offset: int, free: int) -> int:
+    """Start class of an on-chip view at ``offset``."""
+    address = storage.allocation.address if storage is not None else None
+    return start_class(offset // free + (address[0] if address else 0))
 
 
 def _infer(sizes: list[int], total: int, what: str) -> list[int]:

@@ -94,7 +94,8 @@ class nc_matmul_mx:
 
     operands = dict(
         dst=Out(PSUM, indirect=True), stationary=In(SBUF, indirect=True), moving=In(SBUF, indirect=True),
-        stationary_scale=In(SBUF, indirect=True), moving_scale=In(SBUF, indirect=True), tile_position=static(None),
+        stationary_scale=In(SBUF, indirect=True, any_start=True),
+        moving_scale=In(SBUF, indirect=True, any_start=True), tile_position=static(None),
         tile_size=static(None), accumulate=Value(default=None),
     )  # fmt: skip
     engines = (Engine.tensor,)
@@ -166,7 +167,7 @@ class quantize_mx:
     sample algorithm, so that the largest values round without saturation; a group of zeros gets ``2**-127``.
     """
 
-    operands = dict(dst=Out(SBUF), src=In(SBUF), dst_scale=Out(SBUF))
+    operands = dict(dst=Out(SBUF), src=In(SBUF), dst_scale=Out(SBUF, any_start=True))
     engines = (Engine.vector,)
     generations = (4, 5)
     flow = "rows"
