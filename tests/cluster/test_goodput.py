@@ -66,3 +66,12 @@ def test_a_cluster_that_always_fails_makes_no_progress():
 def test_impossible_inputs_are_refused(spares, interval):
     with pytest.raises(OpenTrnError):
         check_goodput_inputs(spares, interval)
+
+
+def test_spares_are_held_as_long_as_they_pay():
+    from opentrn.cluster.goodput import best_spares
+
+    spares = best_spares(16384, 1024, 2000.0)
+    value = [closed_form(16384, 1024, 2000.0, num_spares=n).fraction / (1024 + n) for n in range(40)]
+    assert spares == int(np.argmax(value)) > 0
+    assert best_spares(16, 1, 2000.0) == 0  # doubling the price for a machine that fails twice a year

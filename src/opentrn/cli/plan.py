@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--price-file", type=click.Path(path_type=Path), help="Your price list: a TOML file of [[price]] tables.")
 @click.option("--region", "where", help="AWS region, for carbon, PUE and price.")
 @click.option("--cooling", type=click.Choice(["air", "liquid"]), help="What if the chips were cooled this way.")
-@click.option("--spares", type=int, default=0, show_default=True, help="Spare servers held and paid for.")
+@click.option("--spares", type=int, help="Spare servers held and paid for; as many as pay by default.")
 @click.option("--checkpoint-minutes", type=float, help="Time between checkpoints; the best by default.")
 @click.option(
     "--max-days", type=float, default=90.0, show_default=True, help="Longer runs rank last (without --chips)."
@@ -206,6 +206,8 @@ def _print(found: "Plan", notes: list[str], explain: bool) -> None:
     from rich.table import Table
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
     console.print(f"{found.model} on {found.tokens:.3g} tokens, best by {found.objective} first", highlight=False)
     figures = Table(box=None, pad_edge=False)
     for name in ("#", "hardware", "chips", "step s", "tokens/s", "MFU", "days", "USD", "MWh"):

@@ -15,7 +15,7 @@ import numpy as np
 
 from opentrn.errors import OpenTrnError
 
-__all__ = ["Goodput", "Reliability", "best_interval_s", "closed_form", "monte_carlo", "reliability"]
+__all__ = ["Goodput", "Reliability", "best_interval_s", "best_spares", "closed_form", "monte_carlo", "reliability"]
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,19 @@ def closed_form(
     return Goodput(fraction, interval, mtbf, save, 86400.0 / mtbf)
 
 
+def best_spares(num_chips: int, num_nodes: int, checkpoint_gb: float, figures: Reliability | None = None) -> int:
+    """The number of spare nodes that gives most progress for the money: goodput over nodes paid for."""
+
+    def value(spares: int) -> float:
+        found = closed_form(num_chips, num_nodes, checkpoint_gb, num_spares=spares, figures=figures)
+        return found.fraction / (num_nodes + spares)
+
+    spares, best = 0, value(0)
+    while (following := value(spares + 1)) > best:
+        spares, best = spares + 1, following
+    return spares
+
+
 def monte_carlo(
     num_chips: int,
     num_nodes: int,
@@ -173,9 +186,9 @@ def _one_run(rng: np.random.Generator, base: Goodput, figures: Reliability, num_
     return progress / horizon_s
 
 
-def check_goodput_inputs(num_spares: int, interval_s: float | None) -> None:
+def check_goodput_inputs(num_spares: int | None, interval_s: float | None) -> None:
     """Raise OpenTrnError for values that mean nothing."""
-    if num_spares < 0:
+    if num_spares is not None and num_spares < 0:
         raise OpenTrnError(f"the number of spare nodes must be 0 or more, got {num_spares}")
     if interval_s is not None and interval_s <= 0:
         raise OpenTrnError(f"the time between checkpoints must be positive, got {interval_s:g} s")

@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from opentrn.errors import HardwareError, OpenTrnError
-from opentrn.hardware import Chip, Instance, Rack, instance, instances, rack, racks
+from opentrn.hardware import Chip, Instance, Rack, chip, instance, instances, rack, racks
 
 __all__ = ["Machine", "find_hardware", "machine"]
 
@@ -77,6 +77,8 @@ def find_hardware(name: str) -> Instance | Rack:
             return find(name)
         except HardwareError:
             continue
+    if of_chip := _units_of_chip(name):
+        raise OpenTrnError(f"{name} is a chip; name an instance or rack of it: {', '.join(of_chip)}")
     import difflib
 
     known = [record.name for record in (*instances(), *racks())]
@@ -85,6 +87,16 @@ def find_hardware(name: str) -> Instance | Rack:
         f"unknown instance or rack {name!r}: "
         + (f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}")
     )
+
+
+def _units_of_chip(name: str) -> list[str]:
+    """Instances and racks that carry the chip called `name`."""
+    try:
+        wanted = chip(name)
+    except HardwareError:
+        return []
+    found = [unit.name for unit in instances() if unit.accelerator is wanted]
+    return found + [unit.name for unit in racks() if unit.chip is wanted]
 
 
 def machine(
@@ -98,28 +110,28 @@ def machine(
     """
     unit = find_hardware(name)
     if isinstance(unit, Rack):
-        chip, per_node = unit.chip, unit.num_chips
+        silicon, per_node = unit.chip, unit.num_chips
     else:
         if not isinstance(unit.accelerator, Chip):
             raise OpenTrnError(
                 f"{unit.name} carries {unit.accelerator.title} GPUs, which are modelled by measured efficiency and not "
                 "simulated"
             )
-        chip, per_node = unit.accelerator, unit.num_accelerators
+        silicon, per_node = unit.accelerator, unit.num_accelerators
     count = per_node if num_chips is None else num_chips
     if count < 1:
         raise OpenTrnError(f"the number of chips must be at least 1, got {count}")
     if count > per_node and count % per_node:
         fitting = -(-count // per_node) * per_node
         raise OpenTrnError(f"{unit.name} comes in units of {per_node} chips and {count} is no multiple, try {fitting}")
-    cores = chip.get("lnc_default", 1) if logical_cores is None else logical_cores
-    if cores not in chip.get("lnc_sizes", (1,)):
+    cores = silicon.get("lnc_default", 1) if logical_cores is None else logical_cores
+    if cores not in silicon.get("lnc_sizes", (1,)):
         raise OpenTrnError(
-            f"{chip.title} groups its cores by {' or '.join(map(str, chip.get('lnc_sizes', (1,))))}, not {cores}"
+            f"{silicon.title} groups its cores by {' or '.join(map(str, silicon.get('lnc_sizes', (1,))))}, not {cores}"
         )
     return Machine(
         name=unit.name,
-        chip=chip,
+        chip=silicon,
         num_chips=count,
         chips_per_node=per_node,
         cores_per_rank=cores,

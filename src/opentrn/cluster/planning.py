@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from opentrn.cluster.goodput import check_goodput_inputs, closed_form
+from opentrn.cluster.goodput import best_spares, check_goodput_inputs, closed_form
 from opentrn.cluster.job import Job, software
 from opentrn.cluster.layout import Layout
 from opentrn.cluster.machines import find_hardware, machine
@@ -25,7 +25,7 @@ from opentrn.cost.prices import ChipPrice, chip_price, common_kind
 from opentrn.energy.rack import COOLING, Watts, energy_kwh, power_figures, rack_power
 from opentrn.energy.thermal import ThermalTrace, simulate_cooling
 from opentrn.errors import OpenTrnError
-from opentrn.hardware import Chip, Gpu, Instance, Rack, region
+from opentrn.hardware import Chip, Gpu, Instance, Rack, instances, region
 
 __all__ = ["OBJECTIVES", "Candidate", "Plan", "plan"]
 
@@ -121,7 +121,7 @@ class _Request:
     dtype: str
     optimizer: str
     software_name: str
-    num_spares: int
+    num_spares: int | None
     interval_s: float | None
     region: str | None
     cooling: str | None
@@ -145,7 +145,7 @@ def plan(
     price_catalogue: Path | None = None,
     where: str | None = None,
     cooling: str | None = None,
-    num_spares: int = 0,
+    num_spares: int | None = None,
     interval_s: float | None = None,
     max_days: float = 90.0,
     max_chips: int = _DEFAULT_MAX_CHIPS,
@@ -159,9 +159,10 @@ def plan(
 
     `on` names instance types and racks, `chips` a number of chips for each (rounded up to whole units); without it,
     powers of two of whole units up to `max_chips` are searched, and those that would take longer than `max_days` come
-    last. `cooling` is a what-if ("air" or "liquid") in place of the hardware's own. `objective` is "cost", "time" or
-    "energy". `progress` is called with (hardware, layouts decided, layouts). Raises OpenTrnError on input that means
-    nothing and when no hardware can hold the model.
+    last. `num_spares` servers are held and paid for (as many as pay, by default). `cooling` is a what-if ("air" or
+    "liquid") in place of the hardware's own. `objective` is "cost", "time" or "energy". `progress` is called with
+    (hardware, layouts decided, layouts). Raises OpenTrnError on input that means nothing and when no hardware can hold
+    the model.
     """
     if objective not in OBJECTIVES:
         raise OpenTrnError(f"the objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
@@ -307,7 +308,12 @@ def _job(request: _Request, unit: Instance | Rack, count: int) -> Job:
 
 def _num_nodes(unit: Instance | Rack, count: int) -> int:
     """Servers in use: what fails and is replaced as one."""
-    each = _chips_per_unit(unit) / (unit.get("num_instances", 1) if isinstance(unit, Rack) else 1)
+    if isinstance(unit, Instance):
+        each = float(unit.num_accelerators)
+    elif servers := unit.get("num_instances"):
+        each = unit.num_chips / servers
+    else:  # a cluster that is described by its chips alone: of the largest instances that carry them
+        each = float(max(i.num_accelerators for i in instances() if i.accelerator is unit.chip))
     return max(1, math.ceil(count / each))
 
 
@@ -392,14 +398,15 @@ def _candidate(
     tokens_per_s = job.tokens_per_step / step_s
     peak = training_peak_tflops(accelerator, job.dtype) * 1e12
     state_gb = request.model.num_parameters * (2.0 + job.optimizer_bytes_per_parameter) / 1e9
-    reached = closed_form(count, nodes, state_gb, num_spares=request.num_spares, interval_s=request.interval_s)
+    spares = best_spares(count, nodes, state_gb) if request.num_spares is None else request.num_spares
+    reached = closed_form(count, nodes, state_gb, num_spares=spares, interval_s=request.interval_s)
     if reached.fraction < 1e-6:
         raise OpenTrnError(
             f"{count} chips of {unit.name} fail every {reached.job_mtbf_s:.0f} s: no progress; add spares or "
             "checkpoint faster"
         )
     hours = request.tokens / (tokens_per_s * reached.fraction) / 3600.0
-    paid = count * (nodes + request.num_spares) / nodes
+    paid = count * (nodes + spares) / nodes
     exponent = power_figures().get("control", "power_clock_exponent").value
     power = rack_power(accelerator, count, activity * clock**exponent, cooling=cooling, flow=flow, where=request.region)
     energy = energy_kwh(power, hours)
@@ -412,7 +419,7 @@ def _candidate(
         f"{job.optimizer}, {job.dtype}",
         f"price: {price.basis}",
         f"goodput: a failure every {reached.job_mtbf_s / 3600:.1f} h, a checkpoint every {reached.interval_s / 60:.0f} "
-        f"min that takes {reached.checkpoint_s:.0f} s, {request.num_spares} spare nodes (failure rates of "
+        f"min that takes {reached.checkpoint_s:.0f} s, {spares} spare nodes (failure rates of "
         "arXiv:2407.21783 stand in)",
         _energy_note(power.total, count, cooling, flow, clock),
         f"carbon: {carbon:g} kg CO2e/kWh, location based, {place.title if request.region is None else request.region}",

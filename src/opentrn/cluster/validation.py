@@ -53,6 +53,16 @@ class Validation:
         return float(np.quantile([abs(c.error) for c in self.comparisons], part))
 
     @property
+    def median(self) -> float:
+        """Median of |error|."""
+        return self.quantile(0.5)
+
+    @property
+    def p90(self) -> float:
+        """90th percentile of |error|."""
+        return self.quantile(0.9)
+
+    @property
     def order_preserved(self) -> float:
         """Part of the pairs of runs of one model whose order in speed the model keeps.
 
@@ -121,11 +131,9 @@ def compare(rows: Iterable[dict[str, str]]) -> Validation:
 def markdown(result: Validation) -> str:
     """Every row as a Markdown table, worst first, under the summary."""
     lines = [summary(result), "", "| row | run | measured | predicted | error | |", "|---|---|---:|---:|---:|---|"]
-    lines += [
-        f"| {c.measurement.id} | {c.measurement.label} | {c.measured:,.4g} | {c.predicted:,.4g} | {c.error:+.1%} | "
-        f"{'fitted' if c.fitted else ''} |"
-        for c in result.comparisons
-    ]
+    for c in result.comparisons:
+        m, fitted = c.measurement, "fitted" if c.fitted else ""
+        lines.append(f"| {m.id} | {m.label} | {c.measured:,.4g} | {c.predicted:,.4g} | {c.error:+.1%} | {fitted} |")
     return "\n".join(lines) + "\n"
 
 
