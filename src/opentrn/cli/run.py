@@ -13,7 +13,7 @@ import click
 
 from opentrn.errors import OpenTrnError
 
-__all__ = ["command", "execute", "prepare"]
+__all__ = ["check", "command", "execute", "prepare"]
 
 
 @click.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -49,6 +49,11 @@ def prepare(script: str, arguments: Sequence[str], chip: str | None) -> CodeType
     sys.argv = [script, *arguments]
     sys.path.insert(0, str(path.resolve().parent))
     return code
+
+
+def check(script: str) -> None:
+    """Refuse a script that is not there or not Python, before anything is started for it."""
+    _compiled(_script(script))
 
 
 def _script(script: str) -> Path:
