@@ -263,6 +263,9 @@ class NkiTensor(NKIObject):
                 if type(start) is not int or type(stop) is not int or start < 0 or stop < 0 or step is not None:
                     start, stop, step = self._resolve_slice(dim, k)
                     count = (stop - start + step - 1) // step
+                    if step > 1 and dim == 0 and on_chip and count > 1:
+                        raise _fail(f"step {step} on the partition dimension; instructions reach neighbouring partitions only, "
+                                    "pick partitions with nisa.dma_copy from HBM")  # fmt: skip
                     new_strides.append(stride * step)
                 else:
                     count = stop - start
@@ -370,8 +373,11 @@ class NkiTensor(NKIObject):
             dim += self.layout.ndim
         if not 0 <= dim < self.layout.ndim:
             raise _fail(f"{what}: dimension {dim} of a tensor with {self.layout.ndim} dimensions")
-        if dim == 0 and self.layout.on_chip and not partition_ok:
-            raise _fail(f"{what}: dimension 0 is the partition dimension of an on-chip tensor and cannot be changed")
+        if dim == 0 and not partition_ok:
+            if self.layout.on_chip:
+                raise _fail(f"{what}: dimension 0 is the partition dimension of an on-chip tensor and cannot be changed")
+            if self._vector():
+                raise _fail(f"{what}: dimension 0 is addressed at run time, row by row, and cannot be changed")
         return dim
 
     def permute(self, dims: Sequence[int]) -> NkiTensor:
