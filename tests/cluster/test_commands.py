@@ -113,3 +113,21 @@ def test_claims_of_published_figures_are_reproduced(capsys):
 def test_an_unknown_claim_lists_those_there_are(capsys):
     assert main(["claims", "moon-landing"]) == 1
     assert "unknown claim 'moon-landing', known: trn1-half-cost" in capsys.readouterr().err
+
+
+def test_an_interrupted_plan_prints_what_it_found(monkeypatch, capsys):
+    from opentrn.cluster import search
+
+    real, calls = search._search_shard, []
+
+    def interrupted(*arguments):
+        calls.append(arguments[0])
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(search, "_search_shard", interrupted)
+    assert main(SMALL) == 130
+    shown = capsys.readouterr()
+    assert "trn2.48xlarge" in shown.out
+    assert "interrupted: only part of the layouts was searched" in shown.err

@@ -38,6 +38,8 @@ class Software:
     runtime_reserve_gib: float
     tracing_us_per_operation: float = 0.0
     dispatch_us_per_graph: float = 0.0
+    engine_overlap: float | None = None
+    elementwise_scale: float | None = None
 
 
 @dataclass(frozen=True)

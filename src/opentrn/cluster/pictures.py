@@ -58,7 +58,7 @@ def pipeline_picture(candidate: Candidate, machine: Machine, max_micro_batches: 
         title=f"{candidate.hardware}, {layout}: {count} micro-batches, {run.bubble_fraction():.0%} bubbles",
     )
     axes.invert_yaxis()
-    axes.legend(loc="upper right", fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small")
     return figure
 
 

@@ -21,7 +21,7 @@ from opentrn.cluster.models import Model, load_model
 from opentrn.cluster.operator_times import training_peak_tflops
 from opentrn.cluster.peers import measured_step
 from opentrn.cluster.search import Found, SearchResult, Workers, search
-from opentrn.cost.prices import ChipPrice, chip_price, common_kind
+from opentrn.cost.prices import ChipPrice, chip_price, common_kind, stale_warning
 from opentrn.energy.rack import COOLING, Watts, energy_kwh, power_figures, rack_power
 from opentrn.energy.thermal import ThermalTrace, simulate_cooling
 from opentrn.errors import OpenTrnError
@@ -199,12 +199,14 @@ def plan(
     warnings: list[str] = []
     failures: list[str] = []
     searches: dict[tuple[str, int], SearchResult] = {}
+    used: dict[str, ChipPrice] = {}
     interrupted = False
     for name, unit in units.items():
         price = chip_price(
             unit, kind=kind, region=where, overrides=price_overrides, catalogue=price_catalogue, today=today
         )
         warnings += [w for w in price.warnings if w not in warnings]
+        used[unit.name] = price
         counts, rounding = _chip_counts(unit, chips, max_chips)
         if rounding:
             warnings.append(rounding)
@@ -245,6 +247,8 @@ def plan(
         if interrupted:
             warnings.append("interrupted: only part of the layouts was searched")
             break
+    if stale := stale_warning(used):
+        warnings.insert(0, stale)
     if not candidates:
         raise OpenTrnError(failures[-1] if failures else "nothing to plan")
     if chips is not None:

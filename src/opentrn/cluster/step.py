@@ -62,8 +62,8 @@ class StepModel:
             job.dtype,
             tensor_instruction_cycles=c.tensor_instruction_cycles,
             hbm_efficiency=c.hbm_efficiency,
-            engine_overlap=c.engine_overlap,
-            elementwise_scale=c.elementwise_scale,
+            engine_overlap=c.engine_overlap if job.software.engine_overlap is None else job.software.engine_overlap,
+            elementwise_scale=job.software.elementwise_scale or c.elementwise_scale,
             launch_us=c.launch_us,
         )
         self.slowdown = slowest_of(machine.num_chips, c.chip_speed_sigma)

@@ -140,7 +140,7 @@ def markdown(result: Validation) -> str:
 def summary(result: Validation) -> str:
     """One line: number of rows, errors, order."""
     return (
-        f"{len(result.comparisons)} rows: median {result.quantile(0.5):.1%}, 90th percentile {result.quantile(0.9):.1%}, "
+        f"{len(result.comparisons)} rows: median {result.median:.1%}, 90th percentile {result.p90:.1%}, "
         f"order kept in {result.order_preserved:.1%} of pairs; {len(result.unusable)} rows say too little"
     )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from opentrn.errors import OpenTrnError
 from opentrn.hardware import Chip, Gpu, Instance, Price, Rack, instance, prices
 
-__all__ = ["STALE_DAYS", "ChipPrice", "chip_price", "common_kind", "parse_override"]
+__all__ = ["STALE_DAYS", "ChipPrice", "chip_price", "common_kind", "parse_override", "stale_warning"]
 
 STALE_DAYS = 180  # list prices of accelerators have moved by tens of percent within such a time
 _KINDS = ("capacity_block", "on_demand", "reserved")
@@ -20,7 +20,10 @@ _KINDS = ("capacity_block", "on_demand", "reserved")
 
 @dataclass(frozen=True)
 class ChipPrice:
-    """USD for one chip for one hour. `low` and `high` bound it where it is not a list price."""
+    """USD for one chip for one hour, bounded by `low` and `high` where it is not a list price.
+
+    `stale_days` is the age of a list that is too old, 0 otherwise.
+    """
 
     usd_per_chip_hour: float
     kind: str
@@ -30,6 +33,7 @@ class ChipPrice:
     high: float
     as_of: date | None = None
     warnings: tuple[str, ...] = ()
+    stale_days: int = 0
 
 
 def parse_override(text: str) -> tuple[str, float]:
@@ -91,12 +95,14 @@ def chip_price(
     wanted.sort(key=lambda p: (_KINDS.index(p.kind), region is not None and p.region != region, -p.date.toordinal()))
     price = wanted[0]
     each = price.usd_per_hour / _chips(_priced_unit(unit))
-    warnings = list(_staleness(price, today))
+    warnings = []
     if region and price.region not in (region, "any"):
         warnings.append(f"{price.instance}: no list price in {region}, that of {price.region} is used")
     basis = f"{price.kind.replace('_', ' ')}{' ' + price.term if price.term else ''}, {price.usd_per_hour:g} USD/h for "
     basis += f"{price.instance} in {price.region}, {price.date} ({price.source})"
-    return ChipPrice(each, price.kind, price.status, basis, each, each, price.date, tuple(warnings))
+    return ChipPrice(
+        each, price.kind, price.status, basis, each, each, price.date, tuple(warnings), _days_stale(price, today)
+    )
 
 
 def _chips(unit: Instance | Rack) -> int:
@@ -117,14 +123,21 @@ def _listed(unit: Instance | Rack, catalogue: Path | None) -> list[Price]:
     return list(found)
 
 
-def _staleness(price: Price, today: date | None) -> list[str]:
+def _days_stale(price: Price, today: date | None) -> int:
     age = ((today or date.today()) - price.date).days
-    if age <= STALE_DAYS:
-        return []
-    return [
-        f"price of {price.instance} is dated {price.date}, {age} days ago; check it and give --price "
-        f"{price.instance}=USD"
-    ]
+    return age if age > STALE_DAYS else 0
+
+
+def stale_warning(prices_used: Mapping[str, ChipPrice]) -> str | None:
+    """One dated sentence about those of the named prices that are older than `STALE_DAYS`; None if none is."""
+    stale = {name: price for name, price in prices_used.items() if price.stale_days}
+    if not stale:
+        return None
+    oldest = max(stale.values(), key=lambda price: price.stale_days)
+    return (
+        f"list prices of {', '.join(stale)} are from {oldest.as_of}, {oldest.stale_days} days ago; check them and give "
+        "yours with --price NAME=USD"
+    )
 
 
 def _estimated(unit: Instance | Rack, catalogue: Path | None, kind: str | None, today: date | None) -> ChipPrice:
@@ -146,7 +159,7 @@ def _estimated(unit: Instance | Rack, catalogue: Path | None, kind: str | None, 
         basis += f": from the same price a chip ({low:.2f} USD/h) to the same price an FP8 FLOP ({high:.2f})"
     else:
         basis += ": the same price a chip is taken"
-    return ChipPrice(middle, "estimated", "estimated", basis, low, high, base.as_of, base.warnings)
+    return ChipPrice(middle, "estimated", "estimated", basis, low, high, base.as_of, base.warnings, base.stale_days)
 
 
 def _peak_fp8(chip: Chip | Gpu) -> float:
