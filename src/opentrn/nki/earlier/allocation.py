@@ -61,6 +61,8 @@ class Placement:
 def _linear(index: tuple[int, ...], sizes: Sequence[int], what: str) -> int:
     """Position of a block among ``sizes`` physical tiles, each dimension of the index taken modulo its size."""
     sizes = tuple(sizes) or (1,) * len(index)
+    if not index:
+        return 0
     if len(sizes) != len(index):
         raise fail(f"{what}={sizes} has {len(sizes)} sizes and the tensor {len(index)} block dimensions; give one size a block dimension")
     position = 0

@@ -89,9 +89,11 @@ def nc_matmul(stationary: Any, moving: Any, *, is_stationary_onezero: bool = Fal
         region, s_view, m_view = _matmul_region(mask, s, m, shape, double)
 
     def emit(dst: NkiTensor, accumulate: bool | None = None) -> None:
+        # Transpose mode moves bits; into a wider type the sums of one product are exact as they are.
+        moves_bits = is_transpose and dst.layout.dtype is s_view.layout.dtype
         isa.nc_matmul(
             dst, s_view, m_view, is_stationary_onezero=is_stationary_onezero, is_moving_onezero=is_moving_onezero,
-            is_transpose=is_transpose, accumulate=accumulate, tile_position=tuple(tile_position or ()), tile_size=tuple(tile_size or ()),
+            is_transpose=moves_bits, accumulate=accumulate, tile_position=tuple(tile_position or ()), tile_size=tuple(tile_size or ()),
             perf_mode=mode,
         )  # fmt: skip
 
@@ -210,8 +212,8 @@ def _written(tile: Any, par_range: Any) -> Any:
     if tile is None:
         return None
     target = tile_of(tile, "reduce_res")
-    if target.psum is not None:
-        target.psum.seeded = True
+    if target.psum is not None and target.access is not None:
+        target.psum.written(target.access, False)
     from opentrn.nki.earlier.operands import column
 
     return column(target, par_range)

@@ -171,15 +171,7 @@ def assign(target: Any, value: Any) -> None:
                 deferred.reduces(target)
                 value.deferred, value.access, value.par, value.psum = None, target.access, target.par, target.psum
                 return
-            seeds = target.psum
-            if seeds is not None and seeds.zero:
-                if deferred.ranges is None and not deferred.nothing and _covers(target):
-                    seeds.zero = False
-                else:
-                    target.nki  # noqa: B018  (writes the zeros)
             if deferred.into(target):
-                if seeds is not None and not deferred.nothing:
-                    seeds.seeded = True
                 return
             ranges, nothing, ragged = deferred.ranges, deferred.nothing, deferred.ragged
             deferred.force()
@@ -199,8 +191,6 @@ def assign(target: Any, value: Any) -> None:
         _copy_into(target, value)
         return
     flush()
-    if target.psum is not None and not target.psum.zero:
-        target.psum.seeded = True
     if is_number(value):
         fill(target, number(value))
     elif isinstance(value, (Index, NkiTensor, Blocks)):
@@ -209,19 +199,11 @@ def assign(target: Any, value: Any) -> None:
         raise fail(f"a tile cannot hold {type(value).__name__}; assign a tile or a number")
 
 
-def _covers(tile: Tile) -> bool:
-    view = tile.access
-    assert view is not None
-    return view.layout.size * view.layout.itemsize == view.storage.size_bytes and 0 not in view.layout.strides
-
-
 def _copy_into(target: Tile, value: Tile) -> None:
     flush()
     src = value.nki
-    if target.psum is not None:
-        if target.psum.zero and _covers(target):
-            target.psum.zero = False
-        target.psum.seeded = True
+    if target.psum is not None and target.access is not None:
+        target.psum.written(target.access, False)
     dst = target.nki
     if dst.storage is src.storage and dst.offset == src.offset and dst.layout is src.layout:
         return
@@ -253,19 +235,10 @@ def accumulate(target: Tile, value: Any) -> Tile:
             deferred.done = True
             flush()
             return target
-        first: bool | None = None
-        if seeds is not None:
-            if seeds.zero:
-                if _covers(target) and deferred.ranges is None:
-                    seeds.zero = False
-                else:
-                    target.nki  # noqa: B018  (writes the zeros)
-            if seeds.seeded:
-                first = True
-        if deferred.into(target, first):
+        place = _part(target.access, target.par, deferred.ranges) if deferred.ranges is not None else target.access
+        possible, adds = seeds.mode(place) if seeds is not None else (True, None)
+        if possible and deferred.into(target, adds):
             return target
-        if seeds is not None and not seeds.seeded and first is None:
-            fill(target, 0)
     from opentrn.nki.earlier.arithmetic import add
 
     if type(value) is Tile and value.deferred is not None and value.deferred.nothing:
@@ -280,10 +253,10 @@ def accumulate(target: Tile, value: Any) -> Tile:
     result = add(target, value, dtype=target.dtype)
     deferred = result.deferred
     if deferred is not None and target.shape == deferred.shape and target.buffer in deferred.regions:
-        target.nki  # noqa: B018
+        view = target.nki
         if target.psum is not None:
-            target.psum.seeded = True
-        deferred.run(target.nki, target.par)
+            target.psum.written(view, False)
+        deferred.run(view, target.par)
         result.deferred, result.access = None, target.access
     else:
         assign(target, result)

@@ -26,6 +26,7 @@ from opentrn.neuroncore.memory import MemoryRegion
 from opentrn.neuroncore.registers import VirtualRegister
 from opentrn.neuroncore.source import caller, is_ours, user_frame
 from opentrn.neuroncore.tensor import DynamicSlice, Indirection, NkiTensor
+from opentrn.nki.earlier.accumulators import Accumulator, covers
 from opentrn.nki.earlier.bytecode import goes_straight, result_site
 from opentrn.nki.earlier.indices import Index, Variable, as_int
 
@@ -158,8 +159,8 @@ class Deferred:
         tile.access = view
         tile.deferred = None
         if view.layout.region is _psum:
-            tile.psum = _Psum()
-            tile.psum.seeded = True
+            tile.psum = Accumulator(view)
+            tile.psum.written(view, self.matmul)
         self.run(view, par)
 
     def into(self, target: Tile, accumulate: bool | None = False) -> bool:
@@ -186,22 +187,15 @@ class Deferred:
                     return False
             if self.ranges is not None and target.excess is not None:
                 _check_excess(target, self.ranges)
+            if target.psum is not None:
+                place = view if self.ranges is None else _part(view, par, self.ranges)
+                target.psum.written(place, self.matmul and self.ragged is None)
             self.run(view, par, accumulate)
         self.tile.access = view
         self.tile.par = par
         self.tile.psum = target.psum
         self.tile.deferred = None
         return True
-
-
-class _Psum:
-    """What has been written to a PSUM tile: whether a matmul into it starts or continues an accumulation."""
-
-    __slots__ = ("seeded", "zero")
-
-    def __init__(self) -> None:
-        self.seeded = False
-        self.zero = False
 
 
 def _product(shape: Sequence[int]) -> int:
@@ -224,11 +218,11 @@ class Tile:
     par: int
     vars: tuple[Variable | None, ...] | None
     excess: tuple | None
-    psum: _Psum | None
+    psum: Accumulator | None
     deferred: Deferred | None
 
     def __init__(self, access: NkiTensor, par: int = 0, vars: tuple | None = None, excess: tuple | None = None,
-                 psum: _Psum | None = None) -> None:  # fmt: skip
+                 psum: Accumulator | None = None) -> None:  # fmt: skip
         self.access = access
         self.par = par
         self.vars = vars
@@ -291,18 +285,9 @@ class Tile:
         if self.excess is not None:
             _check_excess(self, None)
         if self.psum is not None and self.psum.zero:
-            self._write_zeros()
+            self.psum.reading(self.access)
         assert self.access is not None
         return self.access
-
-    def _write_zeros(self) -> None:
-        """Carry out the zero fill of a PSUM tile that no matmul made unnecessary."""
-        assert self.access is not None and self.psum is not None
-        self.psum.zero = False
-        self.psum.seeded = True
-        from opentrn.neuroncore import isa
-
-        isa.memset(whole(self.access), 0)
 
     # Views
 
@@ -526,7 +511,7 @@ class Blocks:
             finally:
                 source.pinned = before
             view.storage.allocation.site = self._site
-            tile = self._tiles[index] = Tile(view, 0, None, None, _Psum() if self.buffer is _psum else None)
+            tile = self._tiles[index] = Tile(view, 0, None, None, Accumulator(view) if self.buffer is _psum else None)
             if self._fill is not None:
                 fill(tile, self._fill)
         return tile
@@ -569,14 +554,14 @@ class Blocks:
 
 def fill(tile: Tile, value: Any) -> None:
     """Set every element; a PSUM tile of zeros is written only if no matmul starts an accumulation in it."""
-    if tile.psum is not None and not tile.psum.seeded and value == 0 and type(value) in (int, float):
-        tile.psum.zero = True
-        return
+    if tile.psum is not None:
+        if value == 0 and covers(tile.access):
+            tile.psum.fill_with_zeros()
+            return
+        tile.psum.written(tile.access, False)
     from opentrn.neuroncore import isa
 
     view = tile.nki
-    if tile.psum is not None:
-        tile.psum.seeded = True
     isa.memset(whole(view), value)
 
 
@@ -622,7 +607,8 @@ def allocate(shape: Sequence[Any], dtype: Any, region: Any, name: str = "", fill
     if len(block_shape) == 1:
         block_shape = (*block_shape, 1)
     if place is None and not blocks:
-        tile = Tile(core.allocate(block_shape, kind, region, name), 0, None, None, _Psum() if region is _psum else None)
+        view = core.allocate(block_shape, kind, region, name)
+        tile = Tile(view, 0, None, None, Accumulator(view) if region is _psum else None)
         if fill_value is not None:
             fill(tile, fill_value)
         return tile
@@ -945,6 +931,6 @@ def part(tile: Tile, ranges: tuple[tuple[int, int], ...] | None) -> NkiTensor:
     if tile.excess is not None:
         _check_excess(tile, ranges)
     if tile.psum is not None and tile.psum.zero:
-        tile._write_zeros()
+        tile.psum.reading(tile.access)
     assert tile.access is not None
     return _part(tile.access, tile.par, ranges)
