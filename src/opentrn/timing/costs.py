@@ -23,7 +23,7 @@ QUEUES = ("tensor", "vector", "scalar", "gpsimd", "sync", "loads", "stores", "mo
 NUM_STREAMS = len(QUEUES)
 _DIRECTION = {"load": 5, "store": 6, "move": 7}
 _DMA = ENGINES.index("dma")
-_PORT_SBUF_SHARED, _PORT_PSUM_SHARED = 1, 2
+_PORT_SBUF_SHARED, _PORT_PSUM_SHARED, _DESCRIPTORS = 1, 2, 4
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class PlanCosts:
         stream: index into ``QUEUES``; engine: index into ``ENGINES``.
         busy, tail, load: see :class:`~opentrn.neuroncore.cost.Cost`.
         table: number of the activation table, 0 for any.
-        ports: bit 1 for the SBUF port that Vector and GpSimd share, bit 2 for the PSUM port of Vector and Scalar.
+        ports: bit 1 for the SBUF port that Vector and GpSimd share, bit 2 for the PSUM port of Vector and Scalar, bit 4 for the
+            generator of descriptors.
         tile: 16 bits, one for each 32 x 32 block of the array that a matmul occupies.
         num_descriptors, descriptor_ns: of a transfer; first_engine, num_engines: the DMA engines that carry it.
         first_ns: trigger to first payload; done_ns: last payload to completion.
@@ -108,6 +109,8 @@ def plan_costs(program: Program) -> PlanCosts:
         if mode == "swdge":
             out["descriptor_ns"][k] += core.dma_swdge_descriptor_ns
         out["busy"][k] = core.get(f"dma_{mode}_issue_ns")
+        if mode == "hwdge" and not t.issuer:
+            ints["ports"][k] = _DESCRIPTORS  # one generator makes the descriptors of all that nobody spread
         out["first_ns"][k] = core.get(f"dma_{mode}_start_ns")
         out["done_ns"][k] = core.dma_completion_ns
         out["moved"][k], out["read"][k], out["written"][k] = t.total_bytes, t.read_bytes, t.written_bytes

@@ -55,11 +55,10 @@ def run(plan, core_of, stream_of, queue_start, queue_order, edge_begin, edge_pro
     dma_free = np.zeros((num_cores, num_dma_engines))
     dma_turn = np.zeros(num_cores, np.int64)
     hbm_free = 0.0
-    port_free = np.zeros((num_cores, 2))
-    port_last = np.full((num_cores, 2), -1, np.int64)
+    port_free = np.zeros((num_cores, 3))
+    port_last = np.full((num_cores, 3), -1, np.int64)
     loaded_table = np.full(num_cores, -1, np.int64)
     # Tensor engine
-    tile_free = np.zeros((num_cores, 16))
     last_move_start = np.full(num_cores, -1e9)
     window_index = np.zeros(num_cores, np.int64)
     window_busy = np.zeros(num_cores)
@@ -110,7 +109,7 @@ def run(plan, core_of, stream_of, queue_start, queue_order, edge_begin, edge_pro
                     if known:
                         k = plan[i]
                         c = core_of[i]
-                        for b in range(2):
+                        for b in range(3):
                             if ports[k] & (1 << b) and port_free[c, b] > t:
                                 t = port_free[c, b]
                         if t < candidate_time[s]:
@@ -159,7 +158,7 @@ def run(plan, core_of, stream_of, queue_start, queue_order, edge_begin, edge_pro
                     why = BUFFER_REUSE if edge_reuse[e] else OVERWRITE
                 else:
                     why = DMA if num_descriptors[plan[p]] > 0 else DATA
-        for b in range(2):
+        for b in range(3):
             if ports[k] & (1 << b) and port_free[c, b] > t:
                 t = port_free[c, b]
                 who = port_last[c, b]
@@ -281,13 +280,13 @@ def run(plan, core_of, stream_of, queue_start, queue_order, edge_begin, edge_pro
             free[i] = t + extra + busy[k]
             end[i] = free[i] + tail[k]
             busy_out[i] = extra + busy[k]
-            for b in range(2):
-                if ports[k] & (1 << b):
-                    port_free[c, b] = free[i]
-                    port_last[c, b] = i
-                    for other in range(c * num_streams, (c + 1) * num_streams):
-                        if candidate[other] >= 0 and ports[plan[candidate[other]]] & (1 << b):
-                            dirty[other] = True
+        for b in range(3):
+            if ports[k] & (1 << b):
+                port_free[c, b] = free[i]
+                port_last[c, b] = i
+                for other in range(c * num_streams, (c + 1) * num_streams):
+                    if candidate[other] >= 0 and ports[plan[candidate[other]]] & (1 << b):
+                        dirty[other] = True
         cause[i] = why
         blocked[i] = who
         wait_latency[i] = lat

@@ -3,6 +3,7 @@
 Kernels for ``neuronxcc.nki`` state loads where they are used, often inside loops that load the same tile again and again;
 its compiler moves such loads out of the loops when the tiles fit into SBUF. Seen from the instruction stream that
 is a cache: a load from memory that the kernel never writes is dropped when its tile was loaded before and can have stayed.
+So is an element-wise instruction on tiles that have not changed since it ran before.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ def hoist_loads(program: Program) -> tuple[Program, np.ndarray]:
     """``program`` with repeated loads sharing one tile, and which instructions are thereby dropped."""
     dropped = np.zeros(len(program), dtype=np.bool_)
     loads = {k for k, p in enumerate(program.plans) if p.instruction.name == "dma_copy" and len(p.layouts) == 2 and _is_load(p)}
+    pure = {k for k, p in enumerate(program.plans) if p.instruction.name == "tensor_tensor" and len(p.layouts) == 3}
     if not loads:
         return program, dropped
     width = np.array([len(p.layouts) for p in program.plans], dtype=np.int64)
@@ -34,12 +36,17 @@ def hoist_loads(program: Program) -> tuple[Program, np.ndarray]:
     allocation = program.operand_allocation % num
     is_write = _writes(program, start)
     writers = np.bincount(allocation[is_write], minlength=num)
-    read_only = writers == 0
-    is_load = np.isin(program.plan, list(loads))
-    rows = np.flatnonzero(is_load)
-    rows = rows[(writers[allocation[start[rows]]] == 1) & read_only[allocation[start[rows] + 1]]]
+    kind = np.zeros(len(program.plans) + 1, dtype=np.int8)
+    kind[list(loads)], kind[list(pure)] = 1, 2
+    kinds = kind[program.plan]
+    on_chip = np.array([a.region is MemoryRegion.sbuf for a in program.allocations] or [False])
+    rows = np.flatnonzero(kinds)
+    first = allocation[start[rows]]
+    good = (writers[first] == 1) & on_chip[first]
+    good &= (kinds[rows] == 2) | (writers[allocation[np.minimum(start[rows] + 1, len(allocation) - 1)]] == 0)
+    rows = rows[good]
     # Bytes of a partition that are left once everything that is not a repeatable load has its place.
-    repeatable = set(allocation[start[rows]].tolist())
+    repeatable = set(allocation[start[rows[kinds[rows] == 1]]].tolist())
     others = [a for k, a in enumerate(program.allocations) if k not in repeatable]
     hardware = program.hardware
     limit = hardware.sbuf_bytes_per_partition - hardware.sbuf_reserved_bytes_per_partition
@@ -49,10 +56,20 @@ def hoist_loads(program: Program) -> tuple[Program, np.ndarray]:
     taken = 0
     alias = np.arange(num)
     last_use: dict[int, int] = {}
+    plan, operands = program.plan.tolist(), start.tolist()
+    names, offsets = allocation.tolist(), program.operand_offset.tolist()
     for i in rows.tolist():
-        k = start[i]
-        source = (int(program.plan[i]), int(allocation[k + 1]), int(program.operand_offset[k + 1]), int(program.operand_offset[k]))
-        tile = int(allocation[k])
+        k = operands[i]
+        tile = names[k]
+        source: tuple = (plan[i], offsets[k])
+        if kinds[i] == 1:
+            source = (*source, names[k + 1], offsets[k + 1])
+        else:
+            # Equal inputs are equal tensors, each written once: by the time of the first reader it holds what it will hold.
+            left, right = int(alias[names[k + 1]]), int(alias[names[k + 2]])
+            if writers[left] != 1 or writers[right] != 1:
+                continue
+            source = (*source, left, offsets[k + 1], right, offsets[k + 2])
         found = resident.get(source)
         if found is not None:
             resident.move_to_end(source)

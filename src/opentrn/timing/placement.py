@@ -41,6 +41,10 @@ class _Memory:
             if start + size <= self.limit:
                 self.next = start + size
                 return 0, start
+        elif self.free.get((size, quadrants)) and self.free[size, quadrants][0][0] == 0:
+            return self._cut((size, quadrants), size)  # a quarter that was cut and never used
+        elif self._fit(self.next, size) + size <= self.limit:
+            return self._column(size, quadrants)
         best = None
         for key, blocks in self.free.items():
             if blocks and key[0] >= size and key[1] >= quadrants and (best is None or blocks[0][0] < self.free[best][0][0]):
@@ -50,17 +54,20 @@ class _Memory:
         if best is not None and (quadrants == 4 or best[1] == quadrants):
             return self._cut(best, size)
         if quadrants < 4:
-            # A column of bytes on all partitions, shared by the quarters.
-            row, start = self.take(size, 4)
-            for q in range(4 - quadrants, 0, -quadrants):
-                self._give(size, quadrants, (q * _QUADRANT, start), 0)
-            return row, start
+            return self._column(size, quadrants)
         merged = self._merge(size)
         if merged is not None:
             return 0, merged
         start = self._fit(self.next, size)  # past the end: the compiler would spill here
         self.next = start + size
         return 0, start
+
+    def _column(self, size: int, quadrants: int) -> tuple[int, int]:
+        """The first quarters of ``size`` bytes on all partitions; the others are free, and the first to be taken."""
+        row, start = self.take(size, 4)
+        for q in range(4 - quadrants, 0, -quadrants):
+            self._give(size, quadrants, (q * _QUADRANT, start), 0, oldest=True)
+        return row, start
 
     def _cut(self, key: tuple[int, int], size: int) -> tuple[int, int]:
         """The oldest block of a kind, with what is left of it given back."""

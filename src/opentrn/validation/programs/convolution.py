@@ -52,7 +52,7 @@ def conv2d(height: int, width: int, channels: int, filters: int, dtype: str, poo
                 store(result[where, y // 2 : (y + height_now) // 2], small)
         return result
 
-    return conv2d_kernel, (Spec((channels, height, width), dtype), Spec((filters, channels, 9), dtype), Spec((filters, 1), dtype))
+    return conv2d_kernel, (Spec((channels, height, width), dtype), Spec((filters, channels, 9), dtype), Spec((filters, 1), "float32"))
 
 
 @builder

@@ -64,25 +64,23 @@ def matmul_hoisted(m: int, k: int, n: int, dtype: str) -> Any:
 
 @builder
 def matmul_blocked_free(m: int, k: int, n: int, dtype: str) -> Any:
-    """Blocks of two tiles in both output dimensions, the whole depth of each loaded once a block."""
+    """Blocks of two tiles in both output dimensions; the depth of each operand loaded once a block, tile by tile."""
 
     def matmul_blocked_free_kernel(a_t, b):
         result = out(m, n, dtype=dtype)
         depth = k // 128
         for i in range(m // 256):
-            left = sbuf(128, depth, 256, dtype=dtype)
-            for d in range(depth):
-                nisa.dma_copy(left[:, d], a_t[_range(d * 128, 128), _range(i * 256, 256)])
+            left = [load(a_t[_range(d * 128, 128), _range(i * 256, 256)]) for d in range(depth)]
             for j in range(n // 1024):
-                right = sbuf(128, depth, 1024, dtype=dtype)
+                products = [[psum(128, 512) for _ in range(2)] for _ in range(2)]
                 for d in range(depth):
-                    nisa.dma_copy(right[:, d], b[_range(d * 128, 128), _range(j * 1024, 1024)])
+                    right = load(b[_range(d * 128, 128), _range(j * 1024, 1024)])
+                    for p in range(2):
+                        for q in range(2):
+                            nisa.nc_matmul(products[p][q], left[d][:, _range(p * 128, 128)], right[:, _range(q * 512, 512)])
                 for p in range(2):
                     for q in range(2):
-                        product = psum(128, 512)
-                        for d in range(depth):
-                            nisa.nc_matmul(product, left[:, d, _range(p * 128, 128)], right[:, d, _range(q * 512, 512)])
-                        _finish(result, (_range(i * 256 + p * 128, 128), _range(j * 1024 + q * 512, 512)), product)
+                        _finish(result, (_range(i * 256 + p * 128, 128), _range(j * 1024 + q * 512, 512)), products[p][q])
         return result
 
     return matmul_blocked_free_kernel, (Spec((k, m), dtype), Spec((k, n), dtype))
@@ -140,7 +138,7 @@ def matmul_transposing(m: int, k: int, n: int, dtype: str) -> Any:
                     tile = load(a[_range(i * 128, 128), _range(g * 1024, 1024)])
                     turned = sbuf(128, 8, 128, dtype=dtype)
                     for d in range(8):
-                        transpose(tile[:, _range(d * 128, 128)], turned[:, d], nisa.scalar_engine)
+                        transpose(tile[:, _range(d * 128, 128)], turned[:, d])
                     left += [turned[:, d] for d in range(8)]
                 done = sbuf(128, 1024, dtype=dtype)
                 for q in range(2):

@@ -12,8 +12,11 @@ from opentrn.validation.programs.tiles import load, out, rows_of_one, sbuf, stor
 
 
 def _row_on_all(row: Any) -> Any:
-    """A row of HBM on 128 partitions: loaded once, repeated by the Tensor engine."""
-    loaded, tile = load(row), sbuf(128, row.shape[1])
+    """A row of HBM on 128 partitions, repeated by the Tensor engine: in PSUM if a bank holds it, else copied to SBUF."""
+    loaded = load(row)
+    if row.shape[1] <= 512:
+        return rows_of_one(loaded, row.shape[1], "float32")
+    tile = sbuf(128, row.shape[1])
     for j in range(0, row.shape[1], 512):
         part = slice(j, min(j + 512, row.shape[1]))
         nisa.tensor_copy(tile[:, part], rows_of_one(loaded[:, part], part.stop - j, "float32"))
