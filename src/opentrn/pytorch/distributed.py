@@ -7,6 +7,7 @@ the fabric model prices them afterwards.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections import Counter
@@ -61,6 +62,7 @@ def register() -> None:
 
     if dist.is_available() and "neuron" not in dist.Backend.backend_list:
         dist.Backend.register_backend("neuron", _create, devices=["neuron", "cpu"])
+        _teach_averages()
 
 
 def _create(store: Any, rank: int, size: int, timeout: Any) -> Any:
@@ -87,11 +89,7 @@ def collective(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         return tensor.NeuronTensor(waited, args[0]._buffer)
     _note(func, args)
     plain_args, plain_kwargs = pytree.tree_map(plain, (args, kwargs))
-    averaged = _average_as_sum(func, plain_args)
-    if averaged is None:
-        out = func(*plain_args, **plain_kwargs)
-    else:
-        out = _averaged(func, averaged, plain_kwargs, args)
+    out = func(*plain_args, **plain_kwargs)
 
     def wrapped(x: Any) -> Any:
         if type(x) is not torch.Tensor:
@@ -107,33 +105,32 @@ def collective(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     return pytree.tree_map(wrapped, out)
 
 
-def _average_as_sum(func: Any, args: list) -> list | None:
-    """Arguments with a sum where the caller wants an average, which gloo does not know; None when nothing changes."""
+def _teach_averages() -> None:
+    """Average as sum and division: gloo, which carries the values, has no average of its own."""
     import torch.distributed as dist
+    from torch.distributed import distributed_c10d as c10d
 
-    for position, value in enumerate(args):
-        if isinstance(value, str) and value == "avg" and func.namespace != "c10d":
-            return [*args[:position], "sum", *args[position + 1 :]]
-        if isinstance(value, torch.ScriptObject) and "ReduceOp" in str(value._type()):
-            if dist.ReduceOp.unbox(value) == dist.ReduceOp.AVG:  # type: ignore[attr-defined]
-                return [*args[:position], dist.ReduceOp(dist.ReduceOp.SUM).boxed(), *args[position + 1 :]]  # type: ignore[attr-defined]
-            return None
-    return None
+    for name, position in (("all_reduce", 1), ("reduce_scatter_tensor", 2), ("reduce_scatter", 2), ("reduce", 2)):
+        plain = getattr(c10d, name)
 
+        def averaging(*args: Any, _plain: Any = plain, _position: int = position, **kwargs: Any) -> Any:
+            op = args[_position] if len(args) > _position else kwargs.get("op")
+            if op != dist.ReduceOp.AVG:
+                return _plain(*args, **kwargs)
+            if len(args) > _position:
+                args = (*args[:_position], dist.ReduceOp.SUM, *args[_position + 1 :])
+            else:
+                kwargs["op"] = dist.ReduceOp.SUM
+            work = _plain(*args, **kwargs)
+            if work is not None:
+                work.wait()
+            target = args[0] if args else kwargs.get("tensor", kwargs.get("output"))
+            target.div_(dist.get_world_size(kwargs.get("group")))
+            return work
 
-def _averaged(func: Any, args: list, kwargs: dict[str, Any], original: tuple) -> Any:
-    ranks = max(len(_ranks(func, original)), 1)
-    out = func(*args, **kwargs)
-    if func.namespace != "c10d":
-        results = out if isinstance(out, (list, tuple)) else [out]
-        for result in results:
-            torch.ops._c10d_functional.wait_tensor(result).div_(ranks)
-        return out
-    tensors, work = out[0], out[-1]
-    work.wait()
-    for result in tensors if isinstance(tensors, (list, tuple)) else [tensors]:
-        result.div_(ranks)
-    return out
+        functools.update_wrapper(averaging, plain)
+        setattr(c10d, name, averaging)
+        setattr(dist, name, averaging)
 
 
 def _note(func: Any, args: tuple) -> None:

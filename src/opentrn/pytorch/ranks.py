@@ -55,19 +55,24 @@ def launch(
 
     hardware.chip(chip)
     run.check(script)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a stopped rank makes its peers' sockets complain at length
     try:
         import torch
         import torch.distributed
     except ImportError:
         raise OpenTrnError("trn launch needs PyTorch; install it with pip install 'opentrn[torch]'") from None
+    from opentrn.pytorch import communicator
+
     torch.set_num_threads(1)  # ranks share the CPUs; and a process with a thread pool cannot be forked
     with tempfile.TemporaryDirectory(prefix="opentrn-") as folder:
-        port = _free_port()
+        ports = _free_ports(2)
         pids: dict[int, int] = {}
         try:
             for rank in range(size):
-                pids[rank] = _fork(rank, size, ranks_per_node, port, script, arguments, chip, Path(folder), quiet)
+                pids[rank] = _fork(rank, size, ranks_per_node, ports, script, arguments, chip, Path(folder), quiet)
+            store = communicator.serve(ports[1])  # after the forks: a thread of the parent must not be copied
             _watch(pids, Path(folder), stall_timeout_s)
+            del store
         finally:
             _kill(pids)
         found = Path(folder) / "collectives-0.json"
@@ -75,13 +80,18 @@ def launch(
     return Job(chip, num_nodes, ranks_per_node, rows)
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+def _free_ports(count: int) -> list[int]:
+    listeners = [socket.socket() for _ in range(count)]
+    try:
+        for listener in listeners:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in listeners]
+    finally:
+        for listener in listeners:
+            listener.close()
 
 
-def _fork(rank: int, size: int, ranks_per_node: int, port: int, script: str, arguments: Sequence[str], chip: str, folder: Path,
+def _fork(rank: int, size: int, ranks_per_node: int, ports: list[int], script: str, arguments: Sequence[str], chip: str, folder: Path,
           quiet: bool) -> int:  # fmt: skip
     sys.stdout.flush()
     sys.stderr.flush()
@@ -90,22 +100,24 @@ def _fork(rank: int, size: int, ranks_per_node: int, port: int, script: str, arg
         return pid
     code = 1
     try:
-        code = _rank_main(rank, size, ranks_per_node, port, script, arguments, chip, folder, quiet)
+        code = _rank_main(rank, size, ranks_per_node, ports, script, arguments, chip, folder, quiet)
     except BaseException as error:  # the last resort of a rank: its message is read by the parent
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
     finally:
+        if code:
+            (folder / f"failed-{rank}").write_text(repr(time.monotonic()))
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 
 
-def _rank_main(rank: int, size: int, ranks_per_node: int, port: int, script: str, arguments: Sequence[str], chip: str, folder: Path,
+def _rank_main(rank: int, size: int, ranks_per_node: int, ports: list[int], script: str, arguments: Sequence[str], chip: str, folder: Path,
                quiet: bool) -> int:  # fmt: skip
     import faulthandler
 
     os.environ.update(
         RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank % ranks_per_node), LOCAL_WORLD_SIZE=str(ranks_per_node),
-        GROUP_RANK=str(rank // ranks_per_node), NODE_RANK=str(rank // ranks_per_node), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
+        GROUP_RANK=str(rank // ranks_per_node), NODE_RANK=str(rank // ranks_per_node), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(ports[0]),
         OMP_NUM_THREADS="1",
     )  # fmt: skip
     if rank or quiet:
@@ -118,8 +130,11 @@ def _rank_main(rank: int, size: int, ranks_per_node: int, port: int, script: str
 
     from opentrn import pytorch
     from opentrn.cli import run
+    from opentrn.nki import launch as kernels
     from opentrn.pytorch import distributed
+    from opentrn.pytorch.communicator import StoreCommunicator
 
+    kernels.set_default(communicator=StoreCommunicator(rank, ports[1]))
     os.environ["NEURON_PLATFORM_TARGET_OVERRIDE"] = chip
     pytorch.enable()
     distributed.register()
@@ -169,7 +184,11 @@ def _relay(path: Path) -> None:
 
 
 def _failed(rank: int, code: int, folder: Path) -> OpenTrnError:
-    time.sleep(_POLL_S)
+    # A rank that dies takes its peers along, and they may end before it does: the first to fail is the cause.
+    time.sleep(5 * _POLL_S)
+    failures = {int(p.name.removeprefix("failed-")): float(p.read_text() or "inf") for p in folder.glob("failed-*")}
+    if failures and code > 0:
+        rank = min(failures, key=lambda r: failures[r])
     _relay(folder / f"err-{rank}")
     reason = f"was ended by signal {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
     return OpenTrnError(f"rank {rank} {reason}; its error is above, the other ranks were stopped")
