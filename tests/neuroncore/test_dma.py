@@ -34,6 +34,24 @@ def test_copy_converts_through_float32(on_generation):
     assert exact.array().tolist() == [[2**24 + 1, 7]]
 
 
+def test_copy_to_integers_rounds_to_nearest_even_and_saturates(on_generation):
+    nc = on_generation(4)
+    out = nc.tile(shape=(1, 6), dtype="int8")
+    isa.dma_copy(out, nc.tile(np.array([[0.5, 1.5, -2.5, 300.0, -300.0, np.nan]])))
+    assert out.array().tolist() == [[0, 2, -2, 127, -128, 0]]
+
+
+def test_packed_words_move_only_unchanged(on_generation):
+    nc = on_generation(4)
+    words = nc.tile(np.arange(8).reshape(2, 4), "float8_e4m3fn_x4", "shared_hbm")
+    out = nc.tile(shape=(2, 4), dtype="float8_e4m3fn_x4")
+    isa.dma_copy(out, words)
+    assert (out.array() == words.array()).all()
+    with pytest.raises(ValidationError, match="packed types move unchanged"):
+        isa.dma_copy(nc.tile(shape=(2, 4), dtype="uint32"), words)
+    isa.dma_copy(nc.tile(shape=(2, 4), dtype="uint32"), words.view("uint32"))
+
+
 def test_copy_moves_elements_in_order_between_shapes(on_generation):
     nc = on_generation(3)
     source = table(nc, 4, 6)

@@ -42,7 +42,7 @@ class VirtualRegister:
             if self.origin is not None:
                 raise ValidationError(
                     f"a loop or an address depends on the value of a register that comes from {self.origin}, and this run "
-                    "computes no values; run with values, or say what to assume with opentrn session(assume=...)",
+                    "computes no values; run it with values, or say what to assume: opentrn.nki.launch.session(assume=...)",
                     caller(),
                 )
             raise UninitializedError(

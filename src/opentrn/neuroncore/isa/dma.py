@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from opentrn.neuroncore import indirection
-from opentrn.neuroncore.alu import as_float32, operator
+from opentrn.neuroncore.alu import operator
+from opentrn.neuroncore.convert import storer, widen
 from opentrn.neuroncore.cost import Cost, descriptor_mode, several, transfer
 from opentrn.neuroncore.dtypes import is_packed
 from opentrn.neuroncore.instruction import HBM, SBUF, Engine, In, Issue, Out, Tensors, instruction, static
@@ -42,7 +43,17 @@ def _check_conversion(i: Issue, src: Layout, dst: Layout) -> None:
 
 
 def _converter(src: Layout, dst: Layout):
-    return (lambda a: a) if src.dtype is dst.dtype else as_float32
+    """A function that brings values of ``src``'s type into ``dst``'s, through float32."""
+    if src.dtype is dst.dtype:
+        return lambda a: a
+    store = storer(dst)
+
+    def convert(values: np.ndarray) -> np.ndarray:
+        converted = np.empty(values.shape, dst.host)
+        store(converted, widen(values))
+        return converted
+
+    return convert
 
 
 def _spread(rows: np.ndarray | None, count: int) -> np.ndarray | None:
@@ -96,10 +107,16 @@ class dma_copy:
                 def run(core, dst, src, *settings):
                     dst[...] = src
 
-            else:
+            elif i.src.dtype is i.dst.dtype:
 
                 def run(core, dst, src, *settings):
-                    dst[...] = convert(src if same_shape else src.reshape(shape))
+                    dst[...] = src.reshape(shape)
+
+            else:
+                store = storer(i.dst)
+
+                def run(core, dst, src, *settings):
+                    store(dst, widen(src if same_shape else src.reshape(shape)))
 
             return run
 
@@ -163,13 +180,14 @@ class dma_compute:
     def compute(i: Issue):
         shape = i.dst.shape
         skip = i.oob_mode is bounds.skip
+        store = storer(i.dst)
         if all(layout.indirect is None for layout in (i.dst, *i.srcs)):
 
             def run(core, dst, srcs, reduce_op, scales, unique_indices, oob_mode, *arrays):
-                total = as_float32(arrays[0]).reshape(shape)
+                total = widen(arrays[0]).reshape(shape)
                 for array in arrays[1:]:
-                    total = total + as_float32(array).reshape(shape)
-                dst[...] = total
+                    total = total + widen(array).reshape(shape)
+                store(dst, total)
 
             return run
         scatters = i.dst.indirect is not None
@@ -182,14 +200,16 @@ class dma_compute:
                 value, rows = indirection.read(core, source, skip=skip)
                 if value is None:
                     return
-                value = as_float32(value).reshape(shape)
+                value = widen(value).reshape(shape)
                 total = value if total is None else total + value
                 valid = rows if valid is None else valid if rows is None else valid & rows
                 defined = indirection.read_mask(core, source, skip=skip)
                 if defined is not None:
                     mask = defined.reshape(shape) if mask is None else mask & defined.reshape(shape)
             origin = next((s.storage.undefined_by for s in sources if s.storage.undefined_by), None)
-            indirection.write(core, dst, total, skip=skip, rows=_spread(valid, shape[0]), mask=mask, origin=origin)
+            result = np.empty(shape, i.dst.host)
+            store(result, total)
+            indirection.write(core, dst, result, skip=skip, rows=_spread(valid, shape[0]), mask=mask, origin=origin)
 
         run_dynamic.on_tensors = True
         return run_dynamic
