@@ -21,6 +21,7 @@ from opentrn.cluster.models import Model, load_model
 from opentrn.cluster.operator_times import training_peak_tflops
 from opentrn.cluster.peers import measured_step
 from opentrn.cluster.search import Found, SearchResult, Workers, search
+from opentrn.cluster.step import slowest_of
 from opentrn.cost.prices import ChipPrice, chip_price, common_kind, stale_warning
 from opentrn.energy.rack import COOLING, Watts, energy_kwh, power_figures, rack_power
 from opentrn.energy.thermal import ThermalTrace, simulate_cooling
@@ -337,6 +338,11 @@ def _neuron_candidates(
             "step simulated by mechanism; against published Trainium1 and Trainium2 training the model is off by about "
             "10 % in the median and 26 % at the 90th percentile (python -m opentrn.cluster.validation)",
         ]
+        sigma = job.constants.chip_speed_sigma
+        remarks.append(
+            f"a synchronous step waits for the slowest of {count} chips: {slowest_of(count, sigma) - 1.0:.1%} for speeds "
+            f"that spread by {sigma:.0%}"
+        )
         if found.layout.zero >= 2:
             remarks.append(
                 "sharded weights or gradients are exchanged layer by layer beside the compute; no public "
