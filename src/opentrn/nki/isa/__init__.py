@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from opentrn.errors import KernelError
-from opentrn.neuroncore import isa as _isa
 from opentrn.neuroncore import machine as _machine
 from opentrn.neuroncore.instruction import NkiInstruction
+from opentrn.neuroncore.isa import *  # noqa: F403  (its __all__ is the list of instructions)
 from opentrn.neuroncore.isa.settings import (
     dge_mode,
     dma_engine,
@@ -16,8 +16,6 @@ from opentrn.neuroncore.isa.settings import (
     reduce_cmd,
 )
 from opentrn.neuroncore.registers import VirtualRegister
-
-globals().update({name: getattr(_isa, name) for name in _isa.__all__})
 
 tensor_engine = engine.tensor
 vector_engine = engine.vector
