@@ -4,6 +4,7 @@ import csv
 
 import pytest
 
+from opentrn.cluster.planning import LARGE_ERROR, TYPICAL_ERROR
 from opentrn.cluster.reading import UnusableRow, read_measurement
 from opentrn.cluster.validation import ROWS, Validation, compare, validate
 from opentrn.errors import OpenTrnError
@@ -17,6 +18,11 @@ def result() -> Validation:
 def test_median_and_tail_of_the_errors_are_within_the_targets(result):
     assert result.quantile(0.5) <= 0.20
     assert result.quantile(0.9) <= 0.40
+
+
+def test_the_errors_that_a_plan_quotes_are_those_of_the_comparison(result):
+    assert result.median == pytest.approx(TYPICAL_ERROR, abs=0.015)
+    assert result.p90 == pytest.approx(LARGE_ERROR, abs=0.015)
 
 
 def test_rows_that_no_constant_was_fitted_to_are_within_the_targets_too(result):

@@ -28,7 +28,10 @@ from opentrn.energy.thermal import ThermalTrace, simulate_cooling
 from opentrn.errors import OpenTrnError
 from opentrn.hardware import Chip, Gpu, Instance, Rack, instances, region
 
-__all__ = ["OBJECTIVES", "Candidate", "Plan", "plan"]
+__all__ = ["LARGE_ERROR", "OBJECTIVES", "TYPICAL_ERROR", "Candidate", "Plan", "plan"]
+
+# What `python -m opentrn.cluster.validation` prints, rounded; a test holds them to it.
+TYPICAL_ERROR, LARGE_ERROR = 0.10, 0.26
 
 OBJECTIVES = ("cost", "time", "energy")
 _DEFAULT_BATCH_TOKENS = 4 * 2**20
@@ -336,12 +339,13 @@ def _neuron_candidates(
             f"schedule {found.layout.schedule}, recompute {found.layout.recompute}, {job.software.title}",
             f"rank = {on.cores_per_rank} physical cores (LNC {on.cores_per_rank}); memory is a physical core's share",
             "step simulated by mechanism; against published Trainium1 and Trainium2 training the model is off by about "
-            "10 % in the median and 26 % at the 90th percentile (python -m opentrn.cluster.validation)",
+            f"{TYPICAL_ERROR:.0%} in the median and {LARGE_ERROR:.0%} at the 90th percentile "
+            "(python -m opentrn.cluster.validation)",
         ]
         sigma = job.constants.chip_speed_sigma
+        wait = slowest_of(count, sigma) - 1.0
         remarks.append(
-            f"a synchronous step waits for the slowest of {count} chips: {slowest_of(count, sigma) - 1.0:.1%} for speeds "
-            f"that spread by {sigma:.0%}"
+            f"a step waits for the slowest of {count} chips: {wait:.1%} where chip speeds spread by {sigma:.0%}"
         )
         if found.layout.zero >= 2:
             remarks.append(
