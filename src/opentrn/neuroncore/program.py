@@ -135,7 +135,7 @@ class Program:
         allocations: every tensor of the kernel, with the first and last instruction that used it. Negative numbers in
             ``operand_allocation`` count from the end: the kernel's arguments and what its cores share.
         api: the interface that the kernel was written for: ``"nki"``, or ``"earlier"`` for ``neuronxcc.nki``, whose
-            compiler moves, hoists and buffers loads.
+            compiler moves, hoists and buffers loads (``"as-written"`` where the kernel switched that off).
         dependencies: (producer, consumer) pairs asked for with ``depends_on``.
         markers: (position, kind, value) scheduling constraints, ``barrier``, ``no_reorder_begin``, ``no_reorder_end``.
     """

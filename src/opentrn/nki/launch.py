@@ -137,7 +137,7 @@ def run(function: Callable[..., Any], bound: inspect.BoundArguments, grid: tuple
                 group.restart()
                 cores.append(core)
                 result = _body(core, function, call_args)()
-        if options.get("api") != "earlier":  # whose compiler splits live ranges, and spills what still does not fit
+        if options.get("api") == "nki" or "api" not in options:  # whose compiler splits live ranges, and spills what still does not fit
             for core in cores:
                 capacity.check(core)
         return converter.results(result, cores[0])

@@ -112,7 +112,7 @@ def plan_costs(program: Program) -> PlanCosts:
         if mode == "hwdge" and not t.issuer:
             ints["ports"][k] = _DESCRIPTORS  # one generator makes the descriptors of all that nobody spread
         out["first_ns"][k] = core.get(f"dma_{mode}_start_ns")
-        out["done_ns"][k] = core.dma_completion_ns
+        out["done_ns"][k] = core.dma_completion_ns + (core.get("dma_load_latency_ns", 0) if t.direction == "load" else 0)
         out["moved"][k], out["read"][k], out["written"][k] = t.total_bytes, t.read_bytes, t.written_bytes
     return PlanCosts(costs=costs, alternative=alternative, **out, **ints)
 

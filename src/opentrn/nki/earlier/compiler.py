@@ -22,7 +22,20 @@ def _directive(name: str, doc: str) -> Any:
     return decorate
 
 
-skip_middle_end_transformations = _directive("skip_middle_end_transformations", "Decorator: leave the kernel as written; it always is here.")
+
+
+def skip_middle_end_transformations(func: Any = None, **_: Any) -> Any:
+    """Decorator: leave the kernel as written. The timing model then moves and hoists nothing."""
+    if func is None:
+        return skip_middle_end_transformations
+    options = getattr(func, "options", None)
+    if options is not None:
+        options["as_written"] = True
+    else:
+        func.as_written = True
+    return func
+
+
 enable_stack_allocator = _directive("enable_stack_allocator", "Decorator: choose the stack allocator; tiles are placed by live range here.")
 force_auto_alloc = _directive("force_auto_alloc", "Decorator: ignore the kernel's own placement; recorded and without effect.")
 

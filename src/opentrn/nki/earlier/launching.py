@@ -74,6 +74,12 @@ def _grid_size(size: Any) -> int:
     return 1 if isinstance(size, int) and size == 0 else launch.grid_size(size)
 
 
+def _interface(kernel: Kernel) -> str:
+    """Whether the compiler may rearrange the kernel: ``"earlier"``, or ``"as-written"`` where it was told not to."""
+    as_written = kernel.options.get("as_written") or getattr(kernel.function, "as_written", False)
+    return "as-written" if as_written else "earlier"
+
+
 class Kernel:
     """A kernel of the earlier API: call it with arrays, or index it with a launch grid first.
 
@@ -120,7 +126,7 @@ class Kernel:
             finally:
                 _state.deferred = None
 
-        options = {**self.options, "platform_target": _chip(self.options), "api": "earlier"}
+        options = {**self.options, "platform_target": _chip(self.options), "api": _interface(self)}
         if not (self.cores > 1 and len(self.grid) == 1 and self.grid[0] == self.cores):
             options["spmd_sequential"] = True
         return launch.run(body, bound, self.grid, options)
