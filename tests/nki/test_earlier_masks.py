@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from opentrn.errors import ValidationError
 from opentrn.nki.earlier import isa as nisa
 from opentrn.nki.earlier import language as nl
 from opentrn.nki.earlier.decorators import jit
+from opentrn.nki.earlier.masks import resolve
 
 RNG = np.random.default_rng(1)
 
@@ -164,3 +169,22 @@ def test_branching_on_a_mask_is_refused():
 
     with pytest.raises(ValidationError, match="no single truth value"):
         kernel(floats(8, 8))
+
+
+@given(
+    coefficient=st.integers(-4, 4).filter(bool), const=st.integers(-40, 40), size=st.integers(1, 20), other=st.integers(-3, 3),
+    op=st.sampled_from(["lt", "le", "gt", "ge", "eq", "ne"]),
+)  # fmt: skip
+def test_every_comparison_leaves_what_numpy_says(coefficient, const, size, other, op):
+    p, f = nl.mgrid[0:size, 0:5]
+    compare = getattr(operator, op)
+    region = resolve(compare(coefficient * p + const, other * f), (size, 5), [])
+    i, j = np.mgrid[0:size, 0:5]
+    expected = compare(coefficient * i + const, other * j)
+    left = np.zeros((size, 5), bool)
+    if region is True:
+        left[...] = True
+    elif region is not False:
+        box = tuple(slice(*r) for r in region.ranges)
+        left[box] = True if region.ragged is None else region.ragged
+    assert np.array_equal(left, expected)

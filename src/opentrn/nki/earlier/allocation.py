@@ -11,7 +11,7 @@ from typing import Any
 
 from opentrn.neuroncore import machine
 from opentrn.neuroncore.memory import MemoryRegion
-from opentrn.nki.earlier.tiles import fail
+from opentrn.nki.earlier.views import fail
 
 __all__ = ["Placement", "psum", "sbuf", "tape"]
 

@@ -10,7 +10,7 @@ from opentrn.neuroncore import isa, machine
 from opentrn.neuroncore.isa.settings import oob_mode as bounds
 from opentrn.neuroncore.tensor import NkiTensor
 from opentrn.nki.earlier.operands import fail, flush, in_sbuf, part, ranges_of, region_of, tile_of
-from opentrn.nki.earlier.tiles import _part
+from opentrn.nki.earlier.views import box
 
 __all__ = ["atomic_rmw", "read_modify_write"]
 
@@ -24,8 +24,8 @@ def read_modify_write(dst: NkiTensor, src: NkiTensor, op: Any, oob_mode: Any = b
     if indirection is not None and indirection.kind == "vector" and _repeats(indirection.index):
         for row in range(dst.layout.shape[0]):
             ranges = ((row, row + 1), *((0, n) for n in dst.layout.shape[1:]))
-            a = _part(dst, 0, ranges)
-            isa.dma_compute(a, [_part(src, 0, ranges), a], "add", oob_mode=oob_mode)
+            a = box(dst, 0, ranges)
+            isa.dma_compute(a, [box(src, 0, ranges), a], "add", oob_mode=oob_mode)
         return
     isa.dma_compute(dst, [src, dst], "add", oob_mode=oob_mode)
 

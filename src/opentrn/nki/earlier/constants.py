@@ -11,7 +11,8 @@ from opentrn.neuroncore import isa, machine
 from opentrn.neuroncore.dtypes import DType, as_dtype
 from opentrn.neuroncore.memory import FULL, MemoryRegion
 from opentrn.neuroncore.tensor import NkiTensor
-from opentrn.nki.earlier.tiles import Tile, fail
+from opentrn.nki.earlier.tiles import Tile
+from opentrn.nki.earlier.views import fail
 
 __all__ = ["identity", "in_hbm", "ones", "shared_constant", "shared_identity_matrix"]
 

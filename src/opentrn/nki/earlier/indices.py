@@ -155,7 +155,8 @@ class Index:
     __rmul__ = __mul__
 
     def _broadcast_to(self, other: Index) -> Index:
-        return Index(_broadcast(self.shape, other.shape), self.const, self.terms)
+        # A tuple of its own: its identity stands for the shape too, where keys are remembered.
+        return Index(_broadcast(self.shape, other.shape), self.const, tuple(list(self.terms)))
 
     def __floordiv__(self, other: Any) -> Any:
         return self._divide(other, "//")

@@ -38,7 +38,7 @@ from opentrn.nki.earlier.operands import (
     tile_of,
 )
 from opentrn.nki.earlier.reductions import reduce
-from opentrn.nki.earlier.tiles import _product, whole
+from opentrn.nki.earlier.views import product, whole
 
 _sbuf, _psum = MemoryRegion.sbuf, MemoryRegion.psum
 
@@ -77,7 +77,7 @@ def nc_matmul(stationary: Any, moving: Any, *, is_stationary_onezero: bool = Fal
     s_free, m_free = s.shape[1:], m.shape[1:]
     if double:
         s_free, m_free = s_free[1:], m_free[1:]
-    size_m = _product(s_free)
+    size_m = product(s_free)
     shape = (size_m, *m_free)
     kind = s.dtype if is_transpose and machine.current().hardware.generation >= 3 else float32
     s_view: Any = None
@@ -150,7 +150,7 @@ def nc_transpose(data: Any, *, mask: Any = None, dtype: Any = None, engine: Any 
     flush()
     tile = _data(data, "nc_transpose's data")
     chosen = _engine(engine)
-    free = _product(tile.shape[1:])
+    free = product(tile.shape[1:])
     small = tile.shape[0] <= 32 and free <= 32
     if tile.buffer is _psum and chosen is not vector_engine:
         if not small or chosen is tensor_engine:
@@ -535,7 +535,7 @@ def sequence_bounds(*, segment_ids: Any, dtype: Any = None, **_: Any) -> Tile:
     """First and one past last position of each element's segment: (1, n) gives (1, 2, n)."""
     flush()
     tile = _data(segment_ids, "sequence_bounds' segment_ids")
-    shape = (tile.shape[0], 2, _product(tile.shape[1:]))
+    shape = (tile.shape[0], 2, product(tile.shape[1:]))
     view = tile.nki
     return _elementwise(shape, 0, dtype_of(dtype, tile.dtype), True, lambda dst: isa.sequence_bounds(dst, view))
 
@@ -687,7 +687,7 @@ def local_gather(src_buffer: Any, index: Any, num_elem_per_idx: int = 1, num_val
     """Gather within SBUF, each GpSimd core with the indices of its 16 partitions."""
     flush()
     source, indices = _data(src_buffer, "local_gather's src_buffer"), _data(index, "local_gather's index")
-    count = num_valid_indices or _product(indices.shape[1:]) * 16
+    count = num_valid_indices or product(indices.shape[1:]) * 16
     shape = (source.shape[0], int(count) * int(num_elem_per_idx))
     a, b = source.nki, indices.nki
 

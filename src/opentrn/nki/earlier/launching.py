@@ -19,7 +19,9 @@ from opentrn.neuroncore.tensor import NkiTensor
 from opentrn.nki import launch
 from opentrn.nki.earlier.allocation import tape
 from opentrn.nki.earlier.iteration import NeuronCores
-from opentrn.nki.earlier.tiles import Blocks, Tile, _state, flush
+from opentrn.nki.earlier.blocks import Blocks
+from opentrn.nki.earlier.deferral import flush, forget
+from opentrn.nki.earlier.tiles import Tile
 
 __all__ = ["DEFAULT_CHIP", "Kernel", "hardware_of_kernels", "printable"]
 
@@ -117,14 +119,14 @@ class Kernel:
 
         @functools.wraps(function)
         def body(*a: Any, **k: Any) -> Any:
-            _state.deferred = None
+            forget()
             tape.rewind()
             try:
                 result = function(*_to_tiles(a), **_to_tiles(k))
                 flush()
                 return _from_tiles(result, bool(self.options.get("simulation")))
             finally:
-                _state.deferred = None
+                forget()
 
         options = {**self.options, "platform_target": _chip(self.options), "api": _interface(self)}
         if not (self.cores > 1 and len(self.grid) == 1 and self.grid[0] == self.cores):

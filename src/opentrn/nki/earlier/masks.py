@@ -158,13 +158,13 @@ def resolve(mask: Any, shape: Sequence[int], variables: Sequence[Sequence[Variab
         elif len(terms) == 1:
             ((axis, coefficient),) = terms.items()
             low, high = ranges[axis]
-            good = _OPS[part.kind](part.index.const + coefficient * np.arange(low, high), 0)
-            where = np.flatnonzero(good)
-            if not where.size:
-                return False
-            if where[-1] - where[0] + 1 != where.size:
+            if part.kind == "!=":
                 rest.append(part)
-            ranges[axis] = (low + int(where[0]), low + int(where[-1]) + 1)
+                continue
+            low, high = _solve(part.kind, part.index.const, coefficient, low, high)
+            if low >= high:
+                return False
+            ranges[axis] = (low, high)
         else:
             rest.append(part)
     if rest:
@@ -183,6 +183,21 @@ def resolve(mask: Any, shape: Sequence[int], variables: Sequence[Sequence[Variab
     if all(r == (0, n) for r, n in zip(ranges, shape, strict=True)):
         return True
     return Region(tuple(ranges), None)
+
+
+def _solve(kind: str, const: int, coefficient: int, low: int, high: int) -> tuple[int, int]:
+    """The part of ``low <= i < high`` where ``const + coefficient * i`` compares with 0 as ``kind`` says."""
+    if kind == "==":
+        at, rest = divmod(-const, coefficient)
+        return (max(low, at), min(high, at + 1)) if not rest else (low, low)
+    if kind in (">", ">="):
+        kind, const, coefficient = ("<" if kind == ">" else "<="), -const, -coefficient
+    if kind == "<=":
+        const -= 1
+    # const + coefficient * i < 0
+    if coefficient > 0:
+        return low, min(high, -(const // coefficient))
+    return max(low, const // -coefficient + 1), high
 
 
 def _terms(index: Index, ndim: int, names: list[Sequence[Variable | None]]) -> dict[int, int]:

@@ -28,7 +28,8 @@ from opentrn.nki.earlier.operands import (
     region_of,
     tile_of,
 )
-from opentrn.nki.earlier.tiles import Blocks, _part, fill, whole
+from opentrn.nki.earlier.blocks import Blocks, fill
+from opentrn.nki.earlier.views import box, whole
 
 __all__ = ["accumulate", "assign", "broadcast_partitions", "broadcast_to", "copy", "copy_where", "load", "load_transpose2d",
            "store", "transpose"]  # fmt: skip
@@ -101,8 +102,8 @@ def store(dst: Any, value: Any = None, *, mask: Any = None, **_: Any) -> None:
         return
     # A ragged mask leaves runs of elements: one transfer a run, as the descriptors of the DMA would be.
     a, b = part(target, ranges), part(tile, own)
-    for box in _runs(region.ragged):
-        isa.dma_copy(_part(a, 0, box), _part(b, tile.par, _fit_ranges(box, a.layout.shape, b.layout.shape)))
+    for run in _runs(region.ragged):
+        isa.dma_copy(box(a, 0, run), box(b, tile.par, _fit_ranges(run, a.layout.shape, b.layout.shape)))
 
 
 def _pieces(target: Tile, region: Any) -> list[NkiTensor]:
@@ -111,7 +112,7 @@ def _pieces(target: Tile, region: Any) -> list[NkiTensor]:
     view = part(target, region.ranges)
     if region.ragged is None:
         return [view]
-    return [_part(view, target.par, box) for box in _runs(region.ragged)]
+    return [box(view, target.par, run) for run in _runs(region.ragged)]
 
 
 def _runs(ragged: np.ndarray) -> list[tuple[tuple[int, int], ...]]:
@@ -235,7 +236,7 @@ def accumulate(target: Tile, value: Any) -> Tile:
             deferred.done = True
             flush()
             return target
-        place = _part(target.access, target.par, deferred.ranges) if deferred.ranges is not None else target.access
+        place = box(target.access, target.par, deferred.ranges) if deferred.ranges is not None else target.access
         possible, adds = seeds.mode(place) if seeds is not None else (True, None)
         if possible and deferred.into(target, adds):
             return target

@@ -11,14 +11,15 @@ from opentrn.neuroncore.dtypes import DType, as_dtype, bfloat16, float32, int32,
 from opentrn.neuroncore.memory import MemoryRegion
 from opentrn.neuroncore.tensor import NkiTensor
 from opentrn.nki.earlier.masks import Region, resolve
-from opentrn.nki.earlier.tiles import Deferred, Tile, _part, fail, flush, part, tile_of
+from opentrn.nki.earlier.blocks import tile_of
+from opentrn.nki.earlier.deferral import Deferred, flush
+from opentrn.nki.earlier.tiles import Tile, part
+from opentrn.nki.earlier.views import Ranges, box, fail
 
 __all__ = [
     "Deferred", "Tile", "aligned", "broadcast_shape", "column", "dtype_of", "fail", "flush", "in_sbuf", "is_number", "number", "on_chip",
     "part", "pieces", "promote", "ranges_of", "region_of", "tile_of",
 ]  # fmt: skip
-
-Ranges = tuple[tuple[int, int], ...]
 
 
 def is_number(value: Any) -> bool:
@@ -162,7 +163,7 @@ def aligned(tile: Tile, shape: tuple[int, ...], par: int, ranges: Ranges | None)
             sizes[dim], strides[dim] = m, 0
     order = [par, *range(par), *range(par + 1, len(shape))] if par else range(len(shape))
     result = view._view(tuple([sizes[d] for d in order]), tuple([strides[d] for d in order]), view.offset)
-    return result if ranges is None else _part(result, par, ranges)
+    return result if ranges is None else box(result, par, ranges)
 
 
 def pieces(*views: NkiTensor) -> list[tuple[NkiTensor, ...]]:
