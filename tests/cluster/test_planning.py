@@ -139,6 +139,7 @@ def test_chips_are_rounded_up_to_whole_units_with_a_warning():
         ({"price_overrides": {"trn2.48xlarge": -3.0}}, "must be positive"),
         ({"where": "mars-1"}, "mars-1"),
         ({"num_spares": -1}, "0 or more"),
+        ({"training_software": "pencil"}, "unknown training software 'pencil', known: neuronx-distributed"),
         ({"model": "llama3-405b", "chips": 1}, "fits nowhere"),
         ({"on": ["g5.xlarge"]}, "no published training measurement"),
     ],
@@ -157,3 +158,10 @@ def test_cooling_is_a_what_if_that_can_cost_speed():
     assert air.step_time_s > liquid.step_time_s
     assert any("the clock falls to" in a for a in air.assumptions)
     assert not any("the clock falls to" in a for a in liquid.assumptions)
+
+
+def test_adapters_fit_and_run_where_full_training_does_not():
+    with pytest.raises(OpenTrnError, match="fits nowhere"):
+        plan("llama2-13b", 1e8, ["trn1.32xlarge"], chips=2, batch_tokens=2**16, today=TODAY)
+    lora = plan("llama2-13b", 1e8, ["trn1.32xlarge"], chips=2, batch_tokens=2**16, tuning="lora", today=TODAY)
+    assert lora.candidates[0].mfu > 0.1

@@ -115,11 +115,36 @@ def test_a_batch_in_tokens_and_ranks_in_prose_are_read():
         ({"hardware": "Trainium"}, "names no instance type"),
         ({"global_batch": ""}, "global batch is not stated"),
         ({"parallelism": "TP=3"}, "does not fit"),
+        ({"model": "Llama2-9B"}, "unknown model"),
+        ({"chips": "many"}, "invalid literal"),
+        ({"chips": "24"}, "no multiple"),
     ],
 )
 def test_a_row_that_says_too_little_says_why(change, reason):
     with pytest.raises(UnusableRow, match=reason):
         read_measurement({**ROW, **change})
+
+
+def test_a_table_without_a_column_says_which():
+    with pytest.raises(UnusableRow, match="no column 'value'"):
+        read_measurement({key: text for key, text in ROW.items() if key != "value"})
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("HuggingFace BERT-Large Ph2 pre-training", "bert-large"),
+        ("Llama31-8B", "llama3-8b"),
+        ("Llama-3.2-1B SFT", "llama3.2-1b"),
+        ("Megatron-LM GPT3-6.7B pre-training", "gpt3-6.7b"),
+        ("Mixtral 8x7B pre-training", "mixtral-8x7b"),
+        ("Qwen3-30B-A3B full FT", "qwen3-30b-a3b"),
+        ("Mistral-7B LoRA", "mistral-7b"),
+        ("GPT-NeoX-20B", "gpt-neox-20b"),
+    ],
+)
+def test_models_are_known_by_the_names_that_tables_use(text, name):
+    assert read_measurement({**ROW, "model": text}).job.model.name == name
 
 
 def test_unusable_rows_are_listed_and_not_hidden():

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 @click.option("--batch-tokens", type=float, help="Tokens of a global batch; 4,194,304 by default.")
 @click.option("--dtype", type=click.Choice(["bf16", "fp8", "fp32"]), default="bf16", show_default=True)
 @click.option("--optimizer", type=click.Choice(["adamw", "lamb", "muon", "sgd"]), default="adamw", show_default=True)
+@click.option("--tuning", type=click.Choice(["full", "lora"]), default="full", show_default=True)
+@click.option("--software", default="neuronx-distributed", show_default=True, help="The training stack on Neuron.")
 @click.option("--purchase", type=click.Choice(["on_demand", "capacity_block", "reserved"]), help="How to buy.")
 @click.option("--price", "prices", multiple=True, metavar="NAME=USD", help="Your price an hour of an instance or rack.")
 @click.option("--price-file", type=click.Path(path_type=Path), help="Your price list: a TOML file of [[price]] tables.")
@@ -72,6 +74,8 @@ def command(**options: Any) -> None:
                 batch_tokens=options["batch_tokens"],
                 dtype=options["dtype"],
                 optimizer=options["optimizer"],
+                training_software=options["software"],
+                tuning=options["tuning"],
                 purchase=options["purchase"],
                 price_overrides=overrides,
                 price_catalogue=options["price_file"],

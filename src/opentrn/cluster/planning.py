@@ -125,6 +125,7 @@ class _Request:
     dtype: str
     optimizer: str
     software_name: str
+    tuning: str
     num_spares: int | None
     interval_s: float | None
     region: str | None
@@ -144,6 +145,7 @@ def plan(
     dtype: str = "bf16",
     optimizer: str = "adamw",
     training_software: str = "neuronx-distributed",
+    tuning: str = "full",
     purchase: str | None = None,
     price_overrides: dict[str, float] | None = None,
     price_catalogue: Path | None = None,
@@ -183,6 +185,7 @@ def plan(
     check_goodput_inputs(num_spares, interval_s)
     chosen = model if isinstance(model, Model) else load_model(model)
     length = seq_len or chosen.default_seq_len
+    software(training_software)  # an unknown name is refused before anything is searched
     request = _Request(
         chosen,
         tokens,
@@ -191,6 +194,7 @@ def plan(
         dtype,
         optimizer,
         training_software,
+        tuning,
         num_spares,
         interval_s,
         where,
@@ -309,9 +313,8 @@ def _job(request: _Request, unit: Instance | Rack, count: int) -> Job:
     while share * 2 <= target:
         share *= 2
     samples = max(1, round(target / share)) * share
-    return Job(
-        request.model, request.seq_len, samples, software(request.software_name), request.dtype, request.optimizer
-    )
+    stack = software(request.software_name)
+    return Job(request.model, request.seq_len, samples, stack, request.dtype, request.optimizer, request.tuning)
 
 
 def _num_nodes(unit: Instance | Rack, count: int) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from opentrn.cluster.job import Job, software
 from opentrn.cluster.layout import Layout
 from opentrn.cluster.machines import Machine, machine
-from opentrn.cluster.models import Model, Stack, load_model
+from opentrn.cluster.models import Model, Stack, load_model, model_names
 from opentrn.errors import OpenTrnError
 
 __all__ = ["Measurement", "UnusableRow", "read_measurement"]
@@ -66,6 +66,9 @@ def _model(text: str) -> Model:
         return load_model(match[0])
     if described := _described(text):
         return described
+    compact = lower.replace(" ", "-").replace("_", "-")
+    if named := [name for name in model_names() if name in compact]:
+        return load_model(max(named, key=len))
     raise UnusableRow(f"model {text!r} is not in the catalogue")
 
 
@@ -150,8 +153,20 @@ def _speed(row: Mapping[str, str], seq_len: int, global_batch: int, tokens: int)
 def read_measurement(row: Mapping[str, str]) -> Measurement:
     """The run behind one row with the columns of `validation/training.csv`.
 
-    Raises UnusableRow when the row does not name a model of the catalogue, a batch or a speed.
+    Raises UnusableRow when the row does not name a model of the catalogue, a batch or a speed, or describes a run that
+    the hardware it names cannot hold.
     """
+    try:
+        return _read(row)
+    except UnusableRow:
+        raise
+    except KeyError as missing:
+        raise UnusableRow(f"the table has no column {missing}") from None
+    except (OpenTrnError, ValueError) as reason:
+        raise UnusableRow(str(reason)) from None
+
+
+def _read(row: Mapping[str, str]) -> Measurement:
     readings: list[str] = []
     model = _model(row["model"])
     if row["seq_len"]:

@@ -121,8 +121,12 @@ def compare(rows: Iterable[dict[str, str]]) -> Validation:
             unusable.append((row["id"], str(reason)))
             continue
         key = (m.job, m.layout, m.machine.name, m.machine.num_chips, m.machine.cores_per_rank)
-        if key not in known:
-            known[key] = predict(m)
+        try:
+            if key not in known:
+                known[key] = predict(m)
+        except OpenTrnError as reason:
+            unusable.append((m.id, str(reason)))
+            continue
         comparisons.append(Comparison(m, known[key], row.get("fitted", "") == "yes"))
     comparisons.sort(key=lambda c: -abs(c.error))
     return Validation(tuple(comparisons), tuple(unusable))
