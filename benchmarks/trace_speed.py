@@ -1,4 +1,5 @@
-"""Speed of tracing and of executing: instructions a second of a tiled matmul, and microseconds an instruction at tiny tiles.
+"""Speed of tracing and of executing: instructions a second of a tiled matmul, and microseconds an instruction at tiny
+tiles.
 
     python benchmarks/trace_speed.py
 

@@ -36,26 +36,51 @@ def tile(*shape, dtype=nl.float32, buffer=nl.sbuf, fill=0.0):
         (lambda x: nl.ndarray((0, 4), nl.float32), ValidationError, "without elements"),
         (lambda x: nl.ndarray((4, -1), nl.float32), ValidationError, "without elements"),
         (lambda x: nl.ndarray((), nl.float32), ValidationError, "without elements"),
-        (lambda x: nl.ndarray((128, 1 << 20), nl.float32), CapacityError, "4194304 bytes a partition and sbuf has 262144"),
+        (
+            lambda x: nl.ndarray((128, 1 << 20), nl.float32),
+            CapacityError,
+            "4194304 bytes a partition and sbuf has 262144",
+        ),
         (lambda x: nl.ndarray((128, 4097), nl.float32, buffer=nl.psum), CapacityError, "psum has 16384"),
         (lambda x: nl.ndarray((4, 4), "float33"), ValidationError, "'float33' is not a NeuronCore data type"),
         (lambda x: nl.ndarray((4, 4), nl.float32, buffer="dram"), ValidationError, "'dram' is not a memory"),
         (lambda x: nl.ndarray("44", nl.float32), (ValidationError, CapacityError), ""),
-        (lambda x: nisa.tensor_copy(tile(8, 8), x), ValidationError, "src is in private_hbm, .* reaches only sbuf or psum"),
+        (
+            lambda x: nisa.tensor_copy(tile(8, 8), x),
+            ValidationError,
+            "src is in private_hbm, .* reaches only sbuf or psum",
+        ),
         (lambda x: nisa.tensor_copy(tile(8, 8), 3.0), ValidationError, "src must be a tensor, not float"),
         (lambda x: nisa.nc_matmul(tile(8, 8), tile(8, 8), tile(8, 8)), ValidationError, "dst is in sbuf.*only psum"),
         (
             lambda x: nisa.tensor_copy(tile(8, 8, buffer=nl.psum), tile(8, 8), engine=nisa.engine.gpsimd),
-            ValidationError, "GpSimd engine cannot reach PSUM",
+            ValidationError,
+            "GpSimd engine cannot reach PSUM",
         ),
-        (lambda x: nisa.tensor_copy(tile(8, 8), tile(8, 8), engine=nisa.engine.tensor), ValidationError, "tensor engine"),
+        (
+            lambda x: nisa.tensor_copy(tile(8, 8), tile(8, 8), engine=nisa.engine.tensor),
+            ValidationError,
+            "tensor engine",
+        ),
         (lambda x: nisa.tensor_copy(tile(8, 8), tile(8, 9)), ValidationError, "8 elements a partition and src 9"),
-        (lambda x: nisa.tensor_copy(tile(8, 8), x[0:8, 4:12]), ValidationError, "4:12 reaches outside dimension 1.*0:8"),
+        (
+            lambda x: nisa.tensor_copy(tile(8, 8), x[0:8, 4:12]),
+            ValidationError,
+            "4:12 reaches outside dimension 1.*0:8",
+        ),
         (lambda x: nisa.tensor_copy(tile(8, 8)[8:9], tile(1, 8)), ValidationError, "8:9 reaches outside dimension 0"),
-        (lambda x: nisa.tensor_copy(tile(64, 8)[16:32], tile(16, 8)), ValidationError, "dst starts at a partition.*0, 32"),
-        (lambda x: nisa.tensor_copy(tile(64, 8), tile(128, 8)[32:96]), ValidationError, "src starts at partition 32.*0 or 64"),
+        (
+            lambda x: nisa.tensor_copy(tile(64, 8)[16:32], tile(16, 8)),
+            ValidationError,
+            "dst starts at a partition.*0, 32",
+        ),
+        (
+            lambda x: nisa.tensor_copy(tile(64, 8), tile(128, 8)[32:96]),
+            ValidationError,
+            "src starts at partition 32.*0 or 64",
+        ),
     ],
-)  # fmt: skip
+)
 def test_mistakes_are_refused_with_the_limit(body, kind, message):
     error = error_of(body)
     assert isinstance(error, kind)

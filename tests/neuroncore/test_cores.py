@@ -54,7 +54,10 @@ def test_both_cores_record_where_they_meet():
                 for at, kind, value in program.markers if kind in ("barrier", "sendrecv")]  # fmt: skip
 
     assert meetings(first) == meetings(second)
-    assert [(name, kind) for name, kind, _ in meetings(first)] == [("sendrecv", "sendrecv"), ("core_barrier", "barrier")]
+    assert [(name, kind) for name, kind, _ in meetings(first)] == [
+        ("sendrecv", "sendrecv"),
+        ("core_barrier", "barrier"),
+    ]
 
 
 def test_a_run_without_values_meets_in_the_same_places():
@@ -117,7 +120,7 @@ def test_a_deadlock_is_reported_with_what_each_core_waits_for(how):
 
     expected = {
         "barrier": r"core 0 waits for core_barrier at line \d+; core 1 has finished",
-        "sendrecv": r"core 0 waits for sendrecv \(from core 1, pipe 0\) at line \d+; core 1 waits for sendrecv .*pipe 1",
+        "sendrecv": r"core 0 waits for sendrecv \(from core 1, pipe 0\) at line \d+; core 1 waits for .*pipe 1",
     }
     with pytest.raises(DeadlockError, match=expected[how]):
         kernel[2](X)
@@ -138,7 +141,8 @@ def test_a_core_that_fails_does_not_leave_the_other_waiting():
 
 def test_ctrl_c_stops_a_kernel_on_two_cores_that_never_ends(tmp_path):
     script = tmp_path / "endless.py"
-    script.write_text(textwrap.dedent("""
+    script.write_text(
+        textwrap.dedent("""
         import numpy as np
         import opentrn.nki as nki, opentrn.nki.isa as nisa, opentrn.nki.language as nl
 
@@ -150,7 +154,8 @@ def test_ctrl_c_stops_a_kernel_on_two_cores_that_never_ends(tmp_path):
                 nisa.dma_copy(tile, x)
 
         endless[2](np.zeros((8, 8), np.float32))
-    """))
+    """)
+    )
     process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline().strip() == "running"

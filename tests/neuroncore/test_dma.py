@@ -186,7 +186,9 @@ def test_an_index_that_was_never_written_is_reported(on_generation):
         isa.dma_copy(nc.tile(shape=(2, 6)), table(nc).vector_select(0, nc.tile(shape=(2, 1), dtype="int32")))
 
 
-@pytest.mark.parametrize(("shape", "axes"), [((32, 48), (1, 0)), ((8, 3, 16), (2, 1, 0)), ((8, 3, 2, 16), (3, 1, 2, 0))])
+@pytest.mark.parametrize(
+    ("shape", "axes"), [((32, 48), (1, 0)), ((8, 3, 16), (2, 1, 0)), ((8, 3, 2, 16), (3, 1, 2, 0))]
+)
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "uint8"])
 def test_dma_transpose_swaps_first_and_last_dimension(on_generation, shape, axes, dtype):
     nc = on_generation(3)

@@ -74,7 +74,7 @@ def test_matmul_multiplies_dequantised_values(on_generation):
 
 def test_four_bit_elements_pack_the_first_into_the_lowest_bits():
     word = np.array([[0x7_2_9_F]], np.uint16)  # nibbles from low to high: F, 9, 2, 7
-    assert unpack(word, "float4_e2m1fn_x4").tolist() == [[[-6.0, -0.5, 1.0, 6.0]]]
+    assert unpack(word, "float4_e2m1fn_x4").tolist() == [[[-6.0], [-0.5], [1.0], [6.0]]]
 
 
 def test_scales_of_two_tensors_share_a_tile_at_offsets_of_four_partitions(on_generation):

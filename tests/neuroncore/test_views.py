@@ -113,7 +113,12 @@ def test_dynamic_views_know_that_they_are_indirect(tensor):
 
 @pytest.mark.parametrize(
     ("shape", "strides", "contiguous"),
-    [((128, 4, 8), None, True), ((128, 4, 8), "permuted", False), ((128, 64), "half", True), ((128, 64), "every other", False)],
+    [
+        ((128, 4, 8), None, True),
+        ((128, 4, 8), "permuted", False),
+        ((128, 64), "half", True),
+        ((128, 64), "every other", False),
+    ],
 )
 def test_contiguity_on_chip_is_about_the_free_dimensions(tensor, shape, strides, contiguous):
     t = tensor(*shape)
@@ -196,7 +201,11 @@ def steps(draw, on_chip):
     first = 1 if on_chip else 0
     chain = []
     for _ in range(draw(st.integers(1, 5))):
-        kind = draw(st.sampled_from(["slice", "permute", "select", "expand", "squeeze", "split", "flatten", "reshape", "broadcast"]))
+        kind = draw(
+            st.sampled_from(
+                ["slice", "permute", "select", "expand", "squeeze", "split", "flatten", "reshape", "broadcast"]
+            )
+        )
         chain.append((kind, draw(st.lists(st.integers(0, 1 << 20), min_size=8, max_size=8))))
     return first, chain
 
@@ -231,7 +240,9 @@ def apply(view, array, first, kind, r):
     if kind == "split" and ndim < 5:
         divisors = [n for n in range(1, array.shape[d] + 1) if array.shape[d] % n == 0]
         n = divisors[r[1] % len(divisors)]
-        return view.reshape_dim(d, (n, -1)), array.reshape(*array.shape[:d], n, array.shape[d] // n, *array.shape[d + 1 :])
+        return view.reshape_dim(d, (n, -1)), array.reshape(
+            *array.shape[:d], n, array.shape[d] // n, *array.shape[d + 1 :]
+        )
     if kind in ("flatten", "reshape") and len(dims) > 1:
         rest = int(np.prod(array.shape[first:]))
         shape = (*array.shape[:first], rest)

@@ -166,8 +166,8 @@ def test_device_loops_are_refused_inside_no_reorder_and_allowed_around_it():
         around(X)
     marks = [(at, kind) for at, kind, _ in opened.launches[0].programs[0].markers]
     assert marks == [
-        (0, "loop_begin"), (0, "no_reorder_begin"), (1, "no_reorder_end"), (1, "no_reorder_begin"), (2, "no_reorder_end"),
-        (2, "loop_end"),
+        (0, "loop_begin"), (0, "no_reorder_begin"), (1, "no_reorder_end"), (1, "no_reorder_begin"),
+        (2, "no_reorder_end"),        (2, "loop_end"),
     ]  # fmt: skip
 
 
@@ -202,7 +202,11 @@ def test_registers_wrap_to_32_bits_and_keep_their_type_checks():
         (lambda x: nisa.register_move(nisa.register_alloc(), 1.5), ValidationError, "must be an integer or a register"),
         (lambda x: nisa.register_move(nisa.register_alloc(), x), ValidationError, "register_load"),
         (lambda x: nisa.register_move(3, 1), ValidationError, "must be a register"),
-        (lambda x: nisa.register_load(nisa.register_alloc(), x[0:1, 0:1]), ValidationError, "float32; a register holds"),
+        (
+            lambda x: nisa.register_load(nisa.register_alloc(), x[0:1, 0:1]),
+            ValidationError,
+            "float32; a register holds",
+        ),
         (lambda x: nisa.register_load(nisa.register_alloc(), x), ValidationError, "40 elements"),
         (lambda x: int(nisa.register_alloc()), UninitializedError, "before anything was written"),
     ],

@@ -96,7 +96,9 @@ def test_all_reduce(op, reference):
 
 def test_all_gather_and_reduce_scatter_and_all_to_all():
     def gather(rank, hbm):
-        ncc.all_gather(srcs=[hbm(DATA[rank])], dsts=[out := hbm(np.zeros((32, 3)))], replica_group=ALL, collective_dim=0)
+        ncc.all_gather(
+            srcs=[hbm(DATA[rank])], dsts=[out := hbm(np.zeros((32, 3)))], replica_group=ALL, collective_dim=0
+        )
         return out
 
     def scatter(rank, hbm):
@@ -107,7 +109,7 @@ def test_all_gather_and_reduce_scatter_and_all_to_all():
         ncc.all_to_all([hbm(DATA[rank])], [out := hbm(np.zeros((8, 3)))], ALL, 0)
         return out
 
-    for rank, result in enumerate(on_ranks(4, gather)):
+    for result in on_ranks(4, gather):
         assert (result == DATA.reshape(32, 3)).all()
     for rank, result in enumerate(on_ranks(4, scatter)):
         np.testing.assert_allclose(result, DATA.sum(0)[2 * rank : 2 * rank + 2], rtol=1e-5, atol=1e-6)
@@ -149,7 +151,9 @@ def test_rings_pass_to_the_successor_and_know_whose_data_they_hold():
     on_ranks(4, work)
 
     def reduced(rank, hbm):
-        ncc.collective_permute_implicit_reduce([[hbm(DATA[rank])]], [[hbm(DATA[rank])]], [[out := hbm(DATA[0])]], ALL, nl.add)
+        ncc.collective_permute_implicit_reduce(
+            [[hbm(DATA[rank])]], [[hbm(DATA[rank])]], [[out := hbm(DATA[0])]], ALL, nl.add
+        )
         return out
 
     assert (on_ranks(4, reduced)[3] == 2 * DATA[2]).all()

@@ -41,7 +41,9 @@ def live_bytes(allocations: Sequence[Allocation], region: MemoryRegion, length: 
 
 def peak(allocations: list[Allocation], region: MemoryRegion, length: int) -> tuple[int, int]:
     """(bytes a partition at the fullest moment, the instruction where that is), manual placements included."""
-    placed = max((a.address[1] + a.bytes_per_partition for a in allocations if a.region is region and a.address), default=0)
+    placed = max(
+        (a.address[1] + a.bytes_per_partition for a in allocations if a.region is region and a.address), default=0
+    )
     if not length:
         return placed, 0
     live = live_bytes(allocations, region, length)
@@ -70,7 +72,8 @@ def check(core: Core) -> None:
         names = "; ".join(_describe(a) for a in live[:6])
         more = f"; and {len(live) - 6} more" if len(live) > 6 else ""
         raise CapacityError(
-            f"{region.value} overflows: the tensors in use at once need {needed} bytes a partition and there are {limit}; "
+            f"{region.value} overflows: the tensors in use at once need {needed} bytes a partition and there are "
+            f"{limit}; "
             f"largest first: {names}{more}; use smaller tiles, or narrow types, or use tensors for shorter",
             newest.source,
         )

@@ -1,7 +1,8 @@
 """Several cores of one launch: shared HBM, rendezvous, and the detection of deadlocks.
 
-The cores of a logical NeuronCore run as threads of which exactly one is awake at a time; it passes the baton when it waits.
-So a launch is deterministic, and when every core waits for something that none of them will do, that is known at once.
+The cores of a logical NeuronCore run as threads of which exactly one is awake at a time; it passes the baton when it
+waits. So a launch is deterministic, and when every core waits for something that none of them will do, that is known at
+once.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import numpy as np
 
 from opentrn.errors import ValidationError
 from opentrn.neuroncore import undefined
-from opentrn.neuroncore.memory import EMPTY, FULL, Storage
+from opentrn.neuroncore.memory import EMPTY, FULL, MemoryRegion, Storage
 from opentrn.neuroncore.registers import VirtualRegister
 from opentrn.neuroncore.source import caller
 from opentrn.neuroncore.tensor import NkiTensor
@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from opentrn.neuroncore.instruction import Plan
     from opentrn.neuroncore.machine import Core
 
-__all__ = ["index_values", "read", "read_mask", "require_distinct", "run", "write"]
+__all__ = ["check_placement", "index_values", "read", "read_mask", "require_distinct", "run", "write"]
 
 _TENSOR_ENGINE_GROUP = 32
 _OTHER_ENGINE_GROUP = 16
+_QUADRANT = 32
 
 
 def index_values(core: Core, index: Any, down_columns: bool = False) -> np.ndarray:
@@ -65,7 +66,8 @@ def _rows(
     values = index_values(core, indirection.index, down_columns)[: layout.shape[0]]
     if len(values) < layout.shape[0]:
         raise ValidationError(
-            f"{layout.shape[0]} rows are addressed by an index of {len(values)} elements; give one index a row", caller()
+            f"{layout.shape[0]} rows are addressed by an index of {len(values)} elements; give one index a row",
+            caller(),
         )
     total = tensor.storage.size_bytes // layout.itemsize
     span = 1 + sum((n - 1) * s for n, s in zip(layout.shape[1:], layout.strides[1:], strict=True))
@@ -84,7 +86,8 @@ def _rows(
 
 
 def _place(core: Core, tensor: NkiTensor, skip: bool) -> NkiTensor | None:
-    """A scalar-indirect view as a direct one at its resolved place; None where that is out of bounds and may be skipped."""
+    """A scalar-indirect view as a direct one at its resolved place; None where that is out of bounds and may be
+    skipped."""
     indirection, layout = tensor.indirection, tensor.layout
     assert indirection is not None
     values = index_values(core, indirection.index)
@@ -106,7 +109,8 @@ def _moved(core: Core, tensor: NkiTensor, skip: bool) -> np.ndarray | None:
 
 
 def _columns(core: Core, tensor: NkiTensor, group: int, of_mask: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """A tensor-indirect view as (the storage's columns, the column of every element); ``of_mask`` as in :func:`_rows`."""
+    """A tensor-indirect view as (the storage's columns, the column of every element); ``of_mask`` as in
+    :func:`_rows`."""
     indirection, layout = tensor.indirection, tensor.layout
     assert indirection is not None
     num_partitions, num_elem = layout.shape
@@ -115,7 +119,8 @@ def _columns(core: Core, tensor: NkiTensor, group: int, of_mask: bool = False) -
     available = min(group, num_partitions) * index.shape[1]
     if num_elem > available:
         raise ValidationError(
-            f"indirect() of {num_elem} elements with an index of {list(index.shape)}: each group of {group} partitions gives "
+            f"indirect() of {num_elem} elements with an index of {list(index.shape)}: each group of {group} "
+            "partitions gives "
             f"{available} offsets to this engine; pass num_elem={available} or fewer, or more columns of offsets",
             caller(),
         )
@@ -201,7 +206,8 @@ def require_distinct(core: Core, tensor: NkiTensor) -> None:
     if (count > 1).any():
         label = f"tensor {tensor.name!r}" if tensor.name else "the tensor"
         raise ValidationError(
-            f"index {int(found[count > 1][0])} occurs {int(count.max())} times among the rows of {label} that are added to; "
+            f"index {int(found[count > 1][0])} occurs {int(count.max())} times among the rows of {label} that are "
+            "added to; "
             "their indices must be distinct, combine equal rows first",
             caller(),
         )
@@ -213,7 +219,8 @@ def write(
 ) -> None:  # fmt: skip
     """Put ``value`` (of the view's shape) where the view points.
 
-    ``rows`` selects rows of dimension 0; ``mask`` says which elements of ``value`` are defined, ``origin`` who read the others.
+    ``rows`` selects rows of dimension 0; ``mask`` says which elements of ``value`` are defined, ``origin`` who read the
+    others.
     """
     storage = tensor.storage
     storage.wide = None
@@ -273,6 +280,48 @@ def _write_rows(
 def _track(storage: Storage) -> None:
     if storage.state == FULL:
         storage.track()
+
+
+def check_placement(plan: Plan, args: tuple) -> None:
+    """The partitions at which manually placed operands of tensor indirection may start.
+
+    An index starts on a quadrant, a gathered operand where its index does, the index of a scattered result where the operand
+    that leads the instruction does (or that operand's own index, if it is gathered from PSUM).
+
+    Raises:
+        ValidationError: one of them starts elsewhere.
+    """
+    names = plan.instruction.names
+    reads = [p for p in plan.reads if p < len(names)]
+    lead = next((p for p in reads if names[p] == "predicate"), reads[0] if reads else None)
+    for position in plan.operands:
+        tensor = args[position]
+        if tensor.layout.indirect != "tensor":
+            continue
+        index, name = tensor.indirection.index, names[position]
+        if _placed(index) and index.partition_start() % _QUADRANT:
+            raise plan.issue.fail(
+                f"the index of {name} starts at partition {index.partition_start()}; it must start at a multiple of {_QUADRANT}"
+            )
+        if position in plan.reads:
+            other, what = tensor, name
+        elif lead is None:
+            continue
+        else:
+            other, what = args[lead], names[lead]
+            if other.layout.region is MemoryRegion.psum:
+                if other.layout.indirect != "tensor":
+                    continue
+                other, what = other.indirection.index, f"the index of {what}"
+        if _placed(index) and _placed(other) and index.partition_start() != other.partition_start():
+            raise plan.issue.fail(
+                f"the index of {name} starts at partition {index.partition_start()} and {what} at {other.partition_start()}; "
+                "they must start at the same one"
+            )
+
+
+def _placed(tensor: NkiTensor) -> bool:
+    return tensor.storage.allocation.address is not None
 
 
 def run(core: Core, plan: Plan, args: tuple) -> None:

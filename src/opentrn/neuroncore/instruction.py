@@ -1,9 +1,9 @@
 """How an instruction is declared, once, and how a call of it finds the code that runs it.
 
 An instruction is a class: its operands, the engines that run it, what is legal, what it computes and what it
-costs. The decorator :func:`instruction` turns the declaration into the callable that ``nki.isa`` exports. A call looks up
-its :class:`Plan` by the layouts of its operands; only the first call with new layouts is checked and specialised, so that
-a kernel's hundred-thousandth matmul costs a dictionary look-up.
+costs. The decorator :func:`instruction` turns the declaration into the callable that ``nki.isa`` exports. A call looks
+up its :class:`Plan` by the layouts of its operands; only the first call with new layouts is checked and specialised, so
+that a kernel's hundred-thousandth matmul costs a dictionary look-up.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from opentrn.neuroncore.source import caller
 from opentrn.neuroncore.tensor import NkiTensor
 
 __all__ = [
-    "ANY", "HBM", "ON_CHIP", "PSUM", "SBUF", "SCALAR", "Engine", "In", "Instruction", "Issue", "NkiInstruction", "Out", "OutTensors",
-    "Plan", "Scalar", "Static", "Tensors", "Value", "instruction", "instructions",
+    "ANY", "HBM", "ON_CHIP", "PSUM", "SBUF", "SCALAR", "Engine", "In", "Instruction", "Issue", "NkiInstruction", "Out",
+    "OutTensors", "Plan", "Scalar", "Static", "Tensors", "Value", "instruction", "instructions",
 ]  # fmt: skip
 
 
@@ -115,7 +115,8 @@ def static(default: Any = _REQUIRED) -> Static:
 class Issue:
     """What a declaration's functions see of a call: the layout or setting of each operand, by name.
 
-    Tensors are :class:`Layout` objects, numbers the mark ``SCALAR``, absent operands None. ``core`` is the hardware record.
+    Tensors are :class:`Layout` objects, numbers the mark ``SCALAR``, absent operands None. ``core`` is the hardware
+    record.
     """
 
     def __init__(self, instruction: Instruction, core: Any, fields: dict[str, Any]) -> None:
@@ -141,7 +142,8 @@ class Plan:
     Attributes:
         id: index among the plans of a machine; the signature column of a Program.
         engine: engine that runs it.
-        writes, reads: positions of tensor operands in the call's arguments. Tensors of a list (:class:`Tensors`) and the
+        writes, reads: positions of tensor operands in the call's arguments. Tensors of a list (:class:`Tensors`) and
+            the
             index tensors of dynamic operands follow the declared operands.
         arity: arguments that ``run`` takes.
         layouts: layout of each tensor operand, writes first.
@@ -150,8 +152,25 @@ class Plan:
         adds: position of the argument that says whether the first output is added to; 0 for none.
     """
 
-    __slots__ = ("id", "instruction", "issue", "engine", "writes", "reads", "layouts", "run", "on_tensors", "indirect",
-                 "flow", "place", "operands", "widen", "arity", "watched", "adds")  # fmt: skip
+    __slots__ = (
+        "id",
+        "instruction",
+        "issue",
+        "engine",
+        "writes",
+        "reads",
+        "layouts",
+        "run",
+        "on_tensors",
+        "indirect",
+        "flow",
+        "place",
+        "operands",
+        "widen",
+        "arity",
+        "watched",
+        "adds",
+    )
 
     def __init__(self, id: int, issue: Issue, engine: Engine, writes: tuple[int, ...], reads: tuple[int, ...],
                  operands: tuple[int, ...], layouts: tuple[Layout, ...], arity: int) -> None:  # fmt: skip
@@ -185,7 +204,8 @@ class Plan:
         return names[position] if position < len(names) else self.instruction.list_name
 
     def with_indices(self, core: Any, args: tuple) -> tuple[Plan, tuple]:
-        """This plan and its arguments with the index tensors of dynamic operands as further operands, which it reads."""
+        """This plan and its arguments with the index tensors of dynamic operands as further operands, which it
+        reads."""
         indices = []
         for position in self.operands:
             indirection = args[position].indirection
@@ -222,7 +242,8 @@ class NkiInstruction(tuple):
         """Make this instruction wait until every producer has completed; returns itself.
 
         Raises:
-            ValidationError: a producer is no instruction, runs on another core or later, or is in a device loop that this
+            ValidationError: a producer is no instruction, runs on another core or later, or is in a device loop that
+            this
                 instruction is not in.
         """
         core, index, loops = self
@@ -234,10 +255,13 @@ class NkiInstruction(tuple):
             if producer[0] is not core:
                 raise ValidationError("depends_on: the producer runs on another core; use nisa.core_barrier", caller())
             if producer[1] >= index:
-                raise ValidationError("depends_on: the producer is issued after its consumer, which would wait for ever", caller())
+                raise ValidationError(
+                    "depends_on: the producer is issued after its consumer, which would wait for ever", caller()
+                )
             if producer[2] != loops[: len(producer[2])]:
                 raise ValidationError(
-                    "depends_on: producer and consumer are in different device loops, so the wait would fire at the wrong "
+                    "depends_on: producer and consumer are in different device loops, so the wait would fire at the "
+                    "wrong "
                     "time; both must be in one loop, or the producer outside",
                     caller(),
                 )
@@ -342,17 +366,20 @@ class Instruction:
         if layout.indirect == "tensor":
             if generation < 4:
                 raise ValidationError(
-                    f"{self.name}: {name} uses .indirect(), which needs NeuronCore-v4 or newer; gather with nisa.nc_n_gather",
+                    f"{self.name}: {name} uses .indirect(), which needs NeuronCore-v4 or newer; gather with "
+                    "nisa.nc_n_gather",
                     caller(),
                 )
             if not parameter.indirect:
                 raise ValidationError(
-                    f"{self.name}: {name} does not take a view made by .indirect(); copy it with nisa.tensor_copy first",
+                    f"{self.name}: {name} does not take a view made by .indirect(); copy it with nisa.tensor_copy "
+                    "first",
                     caller(),
                 )
         if layout.indirect == "vector" and not self.gathers:
             raise ValidationError(
-                f"{self.name}: {name} is indexed by a vector; only DMA instructions gather rows, copy it with nisa.dma_copy first",
+                f"{self.name}: {name} is indexed by a vector; only DMA instructions gather rows, copy it with "
+                "nisa.dma_copy first",
                 caller(),
             )
         if layout.on_chip and layout.ndim > 5:
@@ -366,7 +393,8 @@ class Instruction:
         generation = machine.current().hardware.generation
         if generation < 4:
             raise ValidationError(
-                f"{self.name}: {name} is addressed by indirect(), which needs {_generation_names((4,))} or newer, and this "
+                f"{self.name}: {name} is addressed by indirect(), which needs {_generation_names((4,))} or newer, "
+                "and this "
                 f"kernel runs on {_generation_names((generation,))}; gather with nisa.nc_n_gather or a DMA instead",
                 caller(),
             )
@@ -392,8 +420,15 @@ class Instruction:
         if chosen is Engine.scalar:
             for name, parameter in self.operands.items():
                 layout = issue.fields[name]
-                if type(parameter) is Out and layout and layout.indirect == "tensor" and layout.region is MemoryRegion.psum:
-                    raise issue.fail(f"the Scalar engine cannot scatter into PSUM; put {name} into SBUF or use the Vector engine")
+                if (
+                    type(parameter) is Out
+                    and layout
+                    and layout.indirect == "tensor"
+                    and layout.region is MemoryRegion.psum
+                ):
+                    raise issue.fail(
+                        f"the Scalar engine cannot scatter into PSUM; put {name} into SBUF or use the Vector engine"
+                    )
         return chosen
 
 
@@ -410,13 +445,13 @@ def _check_start(issue: Issue, name: str, layout: Layout) -> None:
     if count > 64 or layout.start == ELSEWHERE or (count > 32 and layout.start != 64):
         where = "a partition that is no multiple of 32" if layout.start == ELSEWHERE else f"partition {layout.start}"
         raise issue.fail(
-            f"{name} starts at {where}; a view of {count} partitions must start at {allowed}, move it there with nisa.dma_copy"
+            f"{name} starts at {where}; a view of {count} partitions must start at {allowed}, move it there with "
+            "nisa.dma_copy"
         )
 
 
 def _static(declaration: type, name: str) -> Any:
-    function = getattr(declaration, name, None)
-    return function
+    return getattr(declaration, name, None)
 
 
 def _generation_names(generations: tuple[int, ...]) -> str:
@@ -518,7 +553,9 @@ def _standard(declared: Instruction, name: str, parameter: Parameter, value: Any
         try:
             hash(value)
         except TypeError:
-            raise ValidationError(f"{declared.name}: {name}={value!r} is not a compile-time constant", caller()) from None
+            raise ValidationError(
+                f"{declared.name}: {name}={value!r} is not a compile-time constant", caller()
+            ) from None
         return value
     if isinstance(parameter, Tensors):
         return tuple(value) if isinstance(value, (list, tuple)) else (value,)

@@ -49,9 +49,26 @@ class Layout:
         slices: layouts of the slices taken of this one so far, by their shape and start.
     """
 
-    __slots__ = ("shape", "strides", "dtype", "host", "region", "storage_free", "indirect", "ndim", "size",
-                 "num_partitions", "free_size", "itemsize", "byte_strides", "span", "on_chip", "slices", "start",
-                 "id")  # fmt: skip
+    __slots__ = (
+        "shape",
+        "strides",
+        "dtype",
+        "host",
+        "region",
+        "storage_free",
+        "indirect",
+        "ndim",
+        "size",
+        "num_partitions",
+        "free_size",
+        "itemsize",
+        "byte_strides",
+        "span",
+        "on_chip",
+        "slices",
+        "start",
+        "id",
+    )
 
     def __init__(
         self, shape: tuple[int, ...], strides: tuple[int, ...], dtype: DType, host: np.dtype, region: MemoryRegion,
@@ -111,5 +128,7 @@ def intern_layout(
     key = (shape, strides, id(dtype), id(host), id(region), storage_free, indirect, start)
     layout = _INTERNED.get(key)
     if layout is None:
-        layout = _INTERNED[key] = Layout(shape, strides, dtype, host, region, storage_free, indirect, start, len(_INTERNED))
+        layout = _INTERNED[key] = Layout(
+            shape, strides, dtype, host, region, storage_free, indirect, start, len(_INTERNED)
+        )
     return layout

@@ -16,7 +16,7 @@ import numpy as np
 from opentrn import hardware
 from opentrn.errors import CapacityError, UninitializedError, ValidationError
 from opentrn.neuroncore import undefined
-from opentrn.neuroncore.dtypes import DType, as_dtype, numpy_dtype, precise_fp
+from opentrn.neuroncore.dtypes import as_dtype, numpy_dtype, precise_fp
 from opentrn.neuroncore.host_memory import keep_temporaries
 from opentrn.neuroncore.layout import contiguous_strides, intern_layout, start_class
 from opentrn.neuroncore.memory import EMPTY, FULL, PARTIAL, Allocation, MemoryRegion, Storage
@@ -50,7 +50,8 @@ class Core:
         program_id: coordinates in the launch grid; ``grid`` its sizes (empty when launched without a grid).
         execute: whether values are computed.
         recorder: collects the Program, or None.
-        registers of the engines that outlive an instruction: ``vector_accumulator``, ``scalar_accumulator``, random states.
+        registers of the engines that outlive an instruction: ``vector_accumulator``, ``scalar_accumulator``, random
+        states.
     """
 
     def __init__(
@@ -151,7 +152,12 @@ class Core:
         """A tensor at an address the kernel chose: it shares bytes with whatever else was placed there."""
         partition, byte = address
         limit = self.capacity(layout.region)
-        if partition < 0 or partition + num_partitions > self.hardware.num_partitions or byte < 0 or byte + free_bytes > limit:
+        if (
+            partition < 0
+            or partition + num_partitions > self.hardware.num_partitions
+            or byte < 0
+            or byte + free_bytes > limit
+        ):
             raise CapacityError(
                 f"a tensor of {num_partitions} partitions x {free_bytes} bytes at address {address} leaves "
                 f"{layout.region.value}, which has {self.hardware.num_partitions} partitions x {limit} bytes",
@@ -163,8 +169,11 @@ class Core:
             arena = self._arenas[layout.region] = np.empty(size, dtype=np.uint8), np.zeros(size, dtype=np.bool_)
         data, mask = arena
         base = partition * limit + byte
-        # What an earlier tensor left at this address is readable, as on the chip: the mask is the memory's, not the tensor's.
-        storage = Storage(layout.region, layout.dtype, host, num_partitions, free_bytes, data, allocation, EMPTY, base, limit)
+        # What an earlier tensor left at this address is readable, as on the chip: the mask is the memory's, not the
+        # tensor's.
+        storage = Storage(
+            layout.region, layout.dtype, host, num_partitions, free_bytes, data, allocation, EMPTY, base, limit
+        )
         storage.arena = mask
         return storage
 
@@ -179,11 +188,19 @@ class Core:
         except TypeError as error:
             raise ValidationError(f"{error}; use a type of nki.language", caller()) from None
         try:
-            where = region if isinstance(region, MemoryRegion) else MemoryRegion(str(region).replace("hbm", "private_hbm") if region == "hbm" else region)
+            where = (
+                region
+                if isinstance(region, MemoryRegion)
+                else MemoryRegion(str(region).replace("hbm", "private_hbm") if region == "hbm" else region)
+            )
         except ValueError:
-            raise ValidationError(f"{region!r} is not a memory; use nl.sbuf, nl.psum, nl.private_hbm or nl.shared_hbm", caller()) from None
+            raise ValidationError(
+                f"{region!r} is not a memory; use nl.sbuf, nl.psum, nl.private_hbm or nl.shared_hbm", caller()
+            ) from None
         if not dims or min(dims) < 1:
-            raise ValidationError(f"shape {dims} has a dimension without elements; every size must be 1 or more", caller())
+            raise ValidationError(
+                f"shape {dims} has a dimension without elements; every size must be 1 or more", caller()
+            )
         host = numpy_dtype(kind, self.precise)
         size = 1
         for n in dims:
@@ -203,7 +220,8 @@ class Core:
             limit = self.capacity(where)
             if chip_bytes > limit:
                 raise CapacityError(
-                    f"{where.value} tensor {kind}{list(dims)} needs {chip_bytes} bytes a partition and {where.value} has "
+                    f"{where.value} tensor {kind}{list(dims)} needs {chip_bytes} bytes a partition and {where.value} "
+                    "has "
                     f"{limit}; split the free dimensions into smaller tiles",
                     caller(),
                 )
@@ -280,7 +298,11 @@ class Core:
         """Record a write through ``tensor`` before it happens."""
         layout = tensor.layout
         if storage.state == EMPTY:
-            if layout.size * layout.itemsize == storage.size_bytes and layout.indirect is None and 0 not in layout.strides:
+            if (
+                layout.size * layout.itemsize == storage.size_bytes
+                and layout.indirect is None
+                and 0 not in layout.strides
+            ):
                 if storage.arena is None:
                     storage.state = FULL
                 else:
@@ -291,11 +313,15 @@ class Core:
             storage.written(tensor.mask_array())
 
     def _resolve_indices(self, plan: Plan, args: tuple, index: int) -> tuple[Plan, tuple]:
-        """Make what gives the addresses of a dynamic instruction part of it: index tensors it reads, registers it awaits."""
+        """Make what gives the addresses of a dynamic instruction part of it: index tensors it reads, registers it
+        awaits."""
+        from opentrn.neuroncore import indirection
+
+        indirection.check_placement(plan, args)
         for position in plan.operands:
-            indirection = args[position].indirection
-            if indirection is not None and type(indirection.index) is VirtualRegister:
-                producer = indirection.index.producer
+            dynamic = args[position].indirection
+            if dynamic is not None and type(dynamic.index) is VirtualRegister:
+                producer = dynamic.index.producer
                 if producer is not None and producer[0] is self:
                     self.add_dependency(producer[1], index)
         return plan.with_indices(self, args)
@@ -336,7 +362,8 @@ class Core:
 
 
 def wide(tensor: NkiTensor) -> np.ndarray:
-    """A float32 array of a narrow view's values; the conversion of a whole storage is kept until it is written again."""
+    """A float32 array of a narrow view's values; the conversion of a whole storage is kept until it is written
+    again."""
     storage, layout = tensor.storage, tensor.layout
     if storage.pitch != storage.free_bytes or storage.host is not layout.host or 0 in layout.strides:
         return tensor.array().astype(np.float32)
@@ -357,8 +384,8 @@ def _plan_table(core: Any, precise: bool) -> tuple[dict, list]:
 def default_chip() -> str:
     """The chip a kernel runs on when nobody says otherwise: trn3.
 
-    ``NEURON_PLATFORM_TARGET_OVERRIDE`` (trn2, gen3...) names another, and so does ``NKI_NC_VERSION``, which AWS's kernel
-    library sets in its tests.
+    ``NEURON_PLATFORM_TARGET_OVERRIDE`` (trn2, gen3...) names another, and so does ``NKI_NC_VERSION``, which AWS's
+    kernel library sets in its tests.
     """
     import os
 

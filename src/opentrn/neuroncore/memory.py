@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from opentrn.neuroncore.dtypes import DType, float32
-
 from opentrn.neuroncore.source import line_of
 
 if TYPE_CHECKING:
@@ -48,8 +47,19 @@ class Allocation:
     ``first_use`` and ``last_use`` are positions in the instruction stream of the owning core (-1: never).
     """
 
-    __slots__ = ("id", "region", "num_partitions", "bytes_per_partition", "name", "site", "address",
-                 "first_use", "last_use", "dtype", "shape")  # fmt: skip
+    __slots__ = (
+        "id",
+        "region",
+        "num_partitions",
+        "bytes_per_partition",
+        "name",
+        "site",
+        "address",
+        "first_use",
+        "last_use",
+        "dtype",
+        "shape",
+    )
 
     def __init__(
         self, id: int, region: MemoryRegion, num_partitions: int, bytes_per_partition: int, name: str,
@@ -107,8 +117,21 @@ class Storage:
     """
 
     # What most storages never need has its default on the class and costs nothing to create.
-    __slots__ = ("region", "dtype", "host", "num_partitions", "free_bytes", "pitch", "base", "data", "state", "allocation",
-                 "wide", "__dict__", "__weakref__")  # fmt: skip
+    __slots__ = (
+        "region",
+        "dtype",
+        "host",
+        "num_partitions",
+        "free_bytes",
+        "pitch",
+        "base",
+        "data",
+        "state",
+        "allocation",
+        "wide",
+        "__dict__",
+        "__weakref__",
+    )
 
     mask: np.ndarray | None = None
     arena: np.ndarray | None = None

@@ -1,8 +1,8 @@
 """A Program: the instructions that a kernel issued, as columns.
 
-This is what every other part reads: timing schedules it, energy prices it, the profiler shows it. One row an instruction
-and, beside it, one row an operand. Everything about an instruction except where its operands lie is in its *plan*
-(:class:`~opentrn.neuroncore.instruction.Plan`), shared by all instructions alike; a program of a million
+This is what every other part reads: timing schedules it, energy prices it, the profiler shows it. One row an
+instruction and, beside it, one row an operand. Everything about an instruction except where its operands lie is in its
+*plan* (:class:`~opentrn.neuroncore.instruction.Plan`), shared by all instructions alike; a program of a million
 matmuls has a handful of plans, and what an instruction costs is computed once a plan.
 """
 
@@ -59,7 +59,8 @@ class Recorder:
             operands.append(tensor.offset)
 
     def uses(self, table: Sequence[Plan], num_allocations: int) -> tuple[np.ndarray, np.ndarray]:
-        """First and last instruction that used each of a core's tensors, -1 for none; ``table`` has the plans by number."""
+        """First and last instruction that used each of a core's tensors, -1 for none; ``table`` has the plans by
+        number."""
         first = np.full(num_allocations, -1, dtype=np.int64)
         last = first.copy()
         if not len(self.plan_ids):
@@ -197,7 +198,8 @@ class Program:
 
 
 def finish(
-    recorder: Recorder, core: Core, name: str, source: Source | None, launch: Sequence[Allocation] = (), api: str = "nki",
+    recorder: Recorder, core: Core, name: str, source: Source | None, launch: Sequence[Allocation] = (),
+    api: str = "nki",
 ) -> Program:  # fmt: skip
     """Turn what a recorder collected into a Program; ``launch`` are the tensors that belong to no one core."""
     core.settle_uses()

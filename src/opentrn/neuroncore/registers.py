@@ -41,8 +41,10 @@ class VirtualRegister:
         if self.state is None:
             if self.origin is not None:
                 raise ValidationError(
-                    f"a loop or an address depends on the value of a register that comes from {self.origin}, and this run "
-                    "computes no values; run it with values, or say what to assume: opentrn.nki.launch.session(assume=...)",
+                    f"a loop or an address depends on the value of a register that comes from {self.origin}, and "
+                    "this run "
+                    "computes no values; run it with values, or say what to assume: "
+                    "opentrn.nki.launch.session(assume=...)",
                     caller(),
                 )
             raise UninitializedError(

@@ -264,8 +264,10 @@ class NkiTensor(NKIObject):
                     start, stop, step = self._resolve_slice(dim, k)
                     count = (stop - start + step - 1) // step
                     if step > 1 and dim == 0 and on_chip and count > 1:
-                        raise _fail(f"step {step} on the partition dimension; instructions reach neighbouring partitions only, "
-                                    "pick partitions with nisa.dma_copy from HBM")  # fmt: skip
+                        raise _fail(
+                            f"step {step} on the partition dimension; instructions reach neighbouring partitions only, "
+                            "pick partitions with nisa.dma_copy from HBM"
+                        )
                     new_strides.append(stride * step)
                 else:
                     count = stop - start
@@ -375,7 +377,9 @@ class NkiTensor(NKIObject):
             raise _fail(f"{what}: dimension {dim} of a tensor with {self.layout.ndim} dimensions")
         if dim == 0 and not partition_ok:
             if self.layout.on_chip:
-                raise _fail(f"{what}: dimension 0 is the partition dimension of an on-chip tensor and cannot be changed")
+                raise _fail(
+                    f"{what}: dimension 0 is the partition dimension of an on-chip tensor and cannot be changed"
+                )
             if self._vector():
                 raise _fail(f"{what}: dimension 0 is addressed at run time, row by row, and cannot be changed")
         return dim
@@ -502,11 +506,9 @@ class NkiTensor(NKIObject):
         if sorted(flat) != sorted(names):
             raise _fail(f"rearrange: the two patterns name different dimensions, {names} and {flat}")
         view = view.permute([names.index(n) for n in flat])
-        dim = 0
-        for entry in dst_pattern:
+        for dim, entry in enumerate(dst_pattern):
             if not isinstance(entry, str) and len(entry) > 1:
                 view = view.flatten_dims(dim, dim + len(entry) - 1)
-            dim += 1
         return view
 
     def slice(self, dim: int, start: int, end: int, step: int = 1) -> NkiTensor:
@@ -558,8 +560,8 @@ class NkiTensor(NKIObject):
         """An explicit access pattern ``[[stride, count], ...]`` over the storage, in elements.
 
         ``offset`` is added to the start of the view's storage offset (None keeps the view's own). ``scalar_offset``
-        (a (1, 1) tensor or register) and ``vector_offset`` (one index a partition) move the start at run time, in steps of
-        the stride of ``indirect_dim`` of this tensor.
+        (a (1, 1) tensor or register) and ``vector_offset`` (one index a partition) move the start at run time, in steps
+        of the stride of ``indirect_dim`` of this tensor.
 
         Raises:
             ValidationError: both offsets are given, a partition stride is not the storage's free size, or the pattern
@@ -611,8 +613,14 @@ class NkiTensor(NKIObject):
     def _host_of(self, kind: DType) -> np.dtype:
         """Host type of a reinterpretation; refused where narrow floats are stored wide."""
         host = numpy_dtype(kind, self.storage is None or self.storage.host is self.storage.dtype.numpy)
-        if self.storage is not None and self.storage.host is not self.storage.dtype.numpy and host is not self.storage.host:
-            raise _fail("reinterpreting bits is impossible with NKI_PRECISE_FP=0, which stores narrow floats as float32")
+        if (
+            self.storage is not None
+            and self.storage.host is not self.storage.dtype.numpy
+            and host is not self.storage.host
+        ):
+            raise _fail(
+                "reinterpreting bits is impossible with NKI_PRECISE_FP=0, which stores narrow floats as float32"
+            )
         return host
 
     def view(self, dtype: Any) -> NkiTensor:

@@ -8,7 +8,7 @@ first read.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -95,17 +95,17 @@ def added_to(core: Core, plan: Plan, dst: NkiTensor) -> np.ndarray | None:
     if mask is not None and dst.storage.undefined_by is None:
         missing = int(mask.size - np.count_nonzero(mask))
         core.report_undefined(
-            f"{plan.instruction.name}: {missing} of {mask.size} elements of dst {list(dst.shape)} are accumulated onto PSUM that "
+            f"{plan.instruction.name}: {missing} of {mask.size} elements of dst {list(dst.shape)} are accumulated "
+            "onto PSUM that "
             "was never written; the first matmul into a place must overwrite, use accumulate=False (or None)",
             caller(),
         )
     return mask
 
 
-def follow(
-    plan: Plan, args: tuple, masks: dict[int, np.ndarray]
-) -> tuple[dict[int, np.ndarray | None], Source | None]:
-    """Which elements of each output are defined, from those of the inputs that are not, and the line that is to blame."""
+def follow(plan: Plan, args: tuple, masks: dict[int, np.ndarray]) -> tuple[dict[int, np.ndarray | None], Source | None]:
+    """Which elements of each output are defined, from those of the inputs that are not, and the line that is to
+    blame."""
     if not masks:
         return {}, None
     return {p: _flow(plan, args, p, masks) for p in plan.writes}, _origin(args, masks)

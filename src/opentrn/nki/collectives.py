@@ -46,8 +46,8 @@ def _one_each(channels: Channels, what: str) -> list[NkiTensor]:
 
 
 def collective_permute_implicit(
-    srcs_by_channel: Channels, dsts_by_channel: Channels, replica_group: ReplicaGroup, channel_ids: Sequence[int] = (0,),
-    priority: int | None = None, name: str | None = None,
+    srcs_by_channel: Channels, dsts_by_channel: Channels, replica_group: ReplicaGroup,
+    channel_ids: Sequence[int] = (0,), priority: int | None = None, name: str | None = None,
 ) -> Any:  # fmt: skip
     """Pass each channel's source to the next rank of the ring that the group forms, and receive the previous one's."""
     return _operations.permute_implicit(
@@ -57,20 +57,28 @@ def collective_permute_implicit(
 
 
 def collective_permute_implicit_reduce(
-    srcs0_by_channel: Channels, srcs1_by_channel: Channels, dsts_by_channel: Channels, replica_group: ReplicaGroup, op: Any,
-    channel_ids: Sequence[int] = (0,), priority: int | None = None, name: str | None = None,
+    srcs0_by_channel: Channels, srcs1_by_channel: Channels, dsts_by_channel: Channels,
+    replica_group: ReplicaGroup, op: Any, channel_ids: Sequence[int] = (0,), priority: int | None = None,
+    name: str | None = None,
 ) -> Any:  # fmt: skip
     """Reduce two sources with ``op``, pass the result to the next rank of the ring, and receive the previous one's."""
     sources = _one_each(srcs0_by_channel, "srcs0_by_channel") + _one_each(srcs1_by_channel, "srcs1_by_channel")
     return _operations.permute_implicit_reduce(
-        sources, _one_each(dsts_by_channel, "dsts_by_channel"), replica_group, op, tuple(channel_ids), priority, name=name
+        sources,
+        _one_each(dsts_by_channel, "dsts_by_channel"),
+        replica_group,
+        op,
+        tuple(channel_ids),
+        priority,
+        name=name,
     )
 
 
 def collective_permute_implicit_current_processing_rank_id(
     iteration_id: int, replica_group: ReplicaGroup, channel_id: int = 0, name: str | None = None
 ) -> VirtualRegister:
-    """Register with the rank whose data the ring holds at step ``iteration_id``: this rank at 0, then its predecessors."""
+    """Register with the rank whose data the ring holds at step ``iteration_id``: this rank at 0, then its
+    predecessors."""
     return VirtualRegister(_operations.processing_rank(machine.current(), int(iteration_id), replica_group))
 
 

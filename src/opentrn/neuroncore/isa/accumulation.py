@@ -1,4 +1,5 @@
-"""Accumulation in PSUM: which matmul overwrites and which adds, where its output may lie, and which part of the array it uses."""
+"""Accumulation in PSUM: which matmul overwrites and which adds, where its output may lie, and which part of the array
+it uses."""
 
 from __future__ import annotations
 
@@ -64,7 +65,8 @@ def _report_foreign_start(plan: Plan, dst: NkiTensor) -> None:
     if core.execute and dst.storage.state == FULL:  # what was never written at all is found when it is read
         core.report_undefined(
             f"{plan.instruction.name}: accumulates onto PSUM that another instruction wrote, which NeuronCore-v"
-            f"{plan.issue.core.generation} leaves undefined; start the accumulation with a matmul, accumulate=False (or None)",
+            f"{plan.issue.core.generation} leaves undefined; start the accumulation with a matmul, accumulate=False "
+            "(or None)",
             caller(),
         )
 
@@ -79,7 +81,8 @@ def check_bank(plan: Plan, dst: NkiTensor) -> None:
     end = start + layout.span * item
     if start // bank != (end - 1) // bank:
         raise plan.issue.fail(
-            f"dst covers bytes {start}:{end} of its PSUM partition and crosses a bank of {bank} bytes; keep each output within "
+            f"dst covers bytes {start}:{end} of its PSUM partition and crosses a bank of {bank} bytes; keep each "
+            "output within "
             f"one bank ({bank // item} elements of {layout.dtype})"
         )
 
@@ -98,11 +101,15 @@ def within_tile(i: Issue, row_only: bool = False) -> tuple[int, int]:
     for what, start, step in zip(("row", "column"), position, size, strict=True):
         start, step = int(start), int(step)
         if step not in allowed:
-            raise i.fail(f"tile_size {what} {step}; NeuronCore-v{i.core.generation} has tiles of {', '.join(map(str, allowed))}")
+            raise i.fail(
+                f"tile_size {what} {step}; NeuronCore-v{i.core.generation} has tiles of {', '.join(map(str, allowed))}"
+            )
         if start % step or not 0 <= start <= full - step:
             raise i.fail(f"tile_position {what} {start}; it must be a multiple of the tile's {step} within {full}")
     if row_only and (int(size[1]) != full or int(position[1])):
-        raise i.fail(f"tile_size column {size[1]} at {position[1]}; MX matmuls tile rows only, use column size {full} at 0")
+        raise i.fail(
+            f"tile_size column {size[1]} at {position[1]}; MX matmuls tile rows only, use column size {full} at 0"
+        )
     return int(size[0]), int(size[1])
 
 
@@ -112,8 +119,12 @@ def check_output(i: Issue, size_m: int, size_n: int) -> None:
     item = d.dtype.itemsize
     limit = (core.psum_bank_bytes if core.generation < 4 else core.psum_bytes_per_partition) // item
     if size_n > limit:
-        raise i.fail(f"moving has {size_n} columns; NeuronCore-v{core.generation} takes at most {limit} into {d.dtype}, "
-                     "split the output columns")  # fmt: skip
+        raise i.fail(
+            f"moving has {size_n} columns; NeuronCore-v{core.generation} takes at most {limit} into {d.dtype}, "
+            "split the output columns"
+        )
     if d.num_partitions != size_m or d.free_size != size_n:
-        raise i.fail(f"dst must be [{size_m}, {size_n}] for stationary {list(i.stationary.shape)} and moving "
-                     f"{list(i.moving.shape)}, not {list(d.shape)}")  # fmt: skip
+        raise i.fail(
+            f"dst must be [{size_m}, {size_n}] for stationary {list(i.stationary.shape)} and moving "
+            f"{list(i.moving.shape)}, not {list(d.shape)}"
+        )

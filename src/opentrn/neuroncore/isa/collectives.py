@@ -1,7 +1,7 @@
 """Collective operations between ranks, issued from inside a kernel.
 
-What an operation does to values is here; how bytes reach another rank is a :class:`Communicator`'s business, which whoever
-launches the kernel supplies. A group of one rank needs none.
+What an operation does to values is here; how bytes reach another rank is a :class:`Communicator`'s business, which
+whoever launches the kernel supplies. A group of one rank needs none.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ class ReplicaGroup:
         try:
             self.groups = tuple(tuple(int(r) for r in group) for group in groups)
         except TypeError:
-            raise ValidationError(f"a ReplicaGroup is lists of ranks, such as [[0, 1], [2, 3]], not {groups!r}", caller()) from None
+            raise ValidationError(
+                f"a ReplicaGroup is lists of ranks, such as [[0, 1], [2, 3]], not {groups!r}", caller()
+            ) from None
         ranks = [r for group in self.groups for r in group]
         if len(set(ranks)) != len(ranks):
             twice = next(r for r in ranks if ranks.count(r) > 1)
@@ -82,7 +84,8 @@ class Communicator(Protocol):
     rank: int
 
     def share(self, core: Any, members: tuple[int, ...], value: Any) -> dict[int, Any]:
-        """Give ``value`` to every member and return what each gave, by rank; every member makes the same calls in order."""
+        """Give ``value`` to every member and return what each gave, by rank; every member makes the same calls in
+        order."""
         ...
 
 
@@ -97,7 +100,8 @@ def _share(core: Any, name: str, members: tuple[int, ...], value: Any) -> dict[i
         return {me: value}
     if core.communicator is None:
         raise UnsupportedError(
-            f"nki.collectives.{name} between ranks {list(members)}, but this kernel runs alone as rank {me}; launch it with "
+            f"nki.collectives.{name} between ranks {list(members)}, but this kernel runs alone as rank {me}; launch "
+            "it with "
             "ranks, or use a replica group of one"
         )
     return core.communicator.share(core, members, value)
@@ -114,8 +118,11 @@ def _values(core: Any, i: Issue, tensor: NkiTensor) -> np.ndarray:
     mask = undefined.defined(tensor)
     if mask is not None:
         source = tensor.storage.undefined_by or caller()
-        core.report_undefined(f"{i.instruction.name}: {int(mask.size - mask.sum())} of {mask.size} elements that are sent were "
-                              "never written; write them first", source)  # fmt: skip
+        core.report_undefined(
+            f"{i.instruction.name}: {int(mask.size - mask.sum())} of {mask.size} elements that are sent were "
+            "never written; write them first",
+            source,
+        )
     return tensor.array().copy()
 
 
@@ -167,7 +174,8 @@ def _check_sizes(i: Issue, members: int, src_times: int, dst_times: int) -> None
     for src, dst in zip(i.srcs, i.dsts, strict=True):
         if src.size * src_times != dst.size * dst_times:
             raise i.fail(
-                f"a source has {src.size} elements {list(src.shape)} and its destination {dst.size} {list(dst.shape)}; over "
+                f"a source has {src.size} elements {list(src.shape)} and its destination {dst.size} "
+                f"{list(dst.shape)}; over "
                 f"{members} ranks the destination must have {src.size * src_times // dst_times}"
             )
 
@@ -394,7 +402,9 @@ class permute_implicit_reduce:
             raise i.fail(f"{len(i.srcs)} sources for {count} destinations; each channel has a pair of sources")
         for a, b, dst in zip(i.srcs[:count], i.srcs[count:], i.dsts, strict=True):
             if not a.size == b.size == dst.size:
-                raise i.fail(f"sources {list(a.shape)} and {list(b.shape)} and destination {list(dst.shape)} must agree")
+                raise i.fail(
+                    f"sources {list(a.shape)} and {list(b.shape)} and destination {list(dst.shape)} must agree"
+                )
 
     def compute(i: Issue):
         name, count = _check_reduction(i), len(i.dsts)
@@ -417,7 +427,9 @@ def _check_variable(i: Issue) -> None:
     if layout.dtype != "uint32":
         raise i.fail(f"metadata_tensor is {layout.dtype}; it must be uint32")
     if layout.size < rows * size:
-        raise i.fail(f"metadata_tensor is {list(layout.shape)}; it holds {rows} rows of {size} counts, one for each rank")
+        raise i.fail(
+            f"metadata_tensor is {list(layout.shape)}; it holds {rows} rows of {size} counts, one for each rank"
+        )
 
 
 def _variable(i: Issue, name: str, to_all: bool) -> Run:
@@ -435,7 +447,9 @@ def _variable(i: Issue, name: str, to_all: bool) -> Run:
         for k in range(size):
             count, start = table[0, 0 if to_all else k], table[1, 0 if to_all else k]
             if start + count > flat.size:
-                raise i.fail(f"a chunk of {count} elements from {start} leaves src, which has {flat.size}; check the metadata")
+                raise i.fail(
+                    f"a chunk of {count} elements from {start} leaves src, which has {flat.size}; check the metadata"
+                )
             chunks.append(flat[start : start + count])
         found = _share(core, name, members, chunks)
         mine, total = members.index(rank(core)), dst.size

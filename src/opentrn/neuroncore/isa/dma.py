@@ -27,14 +27,18 @@ def check_descriptors(i: Issue, *moved: Layout) -> None:
     generation = i.core.generation
     if i.priority is not None:
         if generation < 4:
-            raise i.fail(f"priority={i.priority} needs NeuronCore-v4 or newer; leave it out on NeuronCore-v{generation}")
+            raise i.fail(
+                f"priority={i.priority} needs NeuronCore-v4 or newer; leave it out on NeuronCore-v{generation}"
+            )
         if i.priority not in _PRIORITIES:
             raise i.fail(f"priority={i.priority}; the classes are 0 (first) to 3")
     mode = i.dge_mode
     if mode is modes.hwdge and generation < 3:
         raise i.fail("hardware descriptor generation needs NeuronCore-v3 or newer; use dge_mode.swdge or unknown")
     if mode in (modes.hwdge, modes.none) and any(layout.indirect == "vector" for layout in moved):
-        raise i.fail(f"dge_mode.{mode.name} cannot gather or scatter by a vector of indices; use dge_mode.swdge or unknown")
+        raise i.fail(
+            f"dge_mode.{mode.name} cannot gather or scatter by a vector of indices; use dge_mode.swdge or unknown"
+        )
 
 
 def _check_conversion(i: Issue, src: Layout, dst: Layout) -> None:
@@ -67,8 +71,8 @@ def _spread(rows: np.ndarray | None, count: int) -> np.ndarray | None:
 class dma_copy:
     """``dst = src`` through the DMA engines, each in HBM or SBUF, with the same number of elements.
 
-    Different types convert through float32. A dynamic ``src`` gathers and a dynamic ``dst`` scatters; ``oob_mode`` says what
-    an index outside the tensor does. ``engine`` (sync or scalar) triggers hardware descriptor generation.
+    Different types convert through float32. A dynamic ``src`` gathers and a dynamic ``dst`` scatters; ``oob_mode`` says
+    what an index outside the tensor does. ``engine`` (sync or scalar) triggers hardware descriptor generation.
     """
 
     operands = dict(
@@ -80,15 +84,21 @@ class dma_copy:
 
     def check(i: Issue) -> None:
         if i.dst.size != i.src.size:
-            raise i.fail(f"dst has {i.dst.size} elements {list(i.dst.shape)} and src {i.src.size} {list(i.src.shape)}; "
-                         "a copy moves as many as it reads")  # fmt: skip
+            raise i.fail(
+                f"dst has {i.dst.size} elements {list(i.dst.shape)} and src {i.src.size} {list(i.src.shape)}; "
+                "a copy moves as many as it reads"
+            )
         check_descriptors(i, i.dst, i.src)
         _check_conversion(i, i.src, i.dst)
         if i.engine is not Engine.unknown:
             if i.dge_mode is not modes.hwdge:
-                raise i.fail(f"engine={i.engine.name} selects the trigger of dge_mode.hwdge; leave it out in other modes")
+                raise i.fail(
+                    f"engine={i.engine.name} selects the trigger of dge_mode.hwdge; leave it out in other modes"
+                )
             if i.engine not in _TRIGGERS:
-                raise i.fail(f"engine={i.engine.name}; hardware descriptor generation is triggered by engine.sync or scalar")
+                raise i.fail(
+                    f"engine={i.engine.name}; hardware descriptor generation is triggered by engine.sync or scalar"
+                )
 
     def select_engine(i: Issue) -> Engine:
         return Engine.dma
@@ -138,10 +148,11 @@ class dma_copy:
 
 @instruction
 class dma_compute:
-    """``dst = srcs[0] + srcs[1] + ...`` in float32 inside the DMA engines; up to 16 sources of as many elements as ``dst``.
+    """``dst = srcs[0] + srcs[1] + ...`` in float32 inside the DMA engines; up to 16 sources of as many elements as
+    ``dst``.
 
-    With a vector of indices it reads, adds and writes rows of HBM: ``dst[idx] += src`` (``dst`` and one source are the indexed
-    view) or ``dst += src[idx]`` (``dst`` in SBUF is one of two sources). Indices must differ.
+    With a vector of indices it reads, adds and writes rows of HBM: ``dst[idx] += src`` (``dst`` and one source are the
+    indexed view) or ``dst += src[idx]`` (``dst`` in SBUF is one of two sources). Indices must differ.
     """
 
     operands = dict(
@@ -153,13 +164,17 @@ class dma_compute:
     def check(i: Issue) -> None:
         found = operator(i.reduce_op)
         if found is None or found.name != "add":
-            raise i.fail(f"reduce_op={getattr(i.reduce_op, '__name__', i.reduce_op)}; the DMA engines only add, use nl.add")
+            raise i.fail(
+                f"reduce_op={getattr(i.reduce_op, '__name__', i.reduce_op)}; the DMA engines only add, use nl.add"
+            )
         if not 1 <= len(i.srcs) <= _MAX_SOURCES:
             raise i.fail(f"{len(i.srcs)} sources; it takes 1 to {_MAX_SOURCES}")
         for n, src in enumerate(i.srcs):
             if src.size != i.dst.size:
-                raise i.fail(f"srcs[{n}] has {src.size} elements {list(src.shape)} and dst {i.dst.size} {list(i.dst.shape)}; "
-                             "they must agree")  # fmt: skip
+                raise i.fail(
+                    f"srcs[{n}] has {src.size} elements {list(src.shape)} and dst {i.dst.size} {list(i.dst.shape)}; "
+                    "they must agree"
+                )
             _check_conversion(i, src, i.dst)
         if i.scales is not None and (len(i.scales) != len(i.srcs) or any(float(s) != 1.0 for s in i.scales)):
             raise i.fail(f"scales={i.scales}; they must be all 1.0, one a source (or left out)")

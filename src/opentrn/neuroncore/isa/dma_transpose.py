@@ -91,7 +91,8 @@ class dma_transpose:
                 raise i.fail(f"src has {rows} rows; a 2-D transpose by hardware descriptor generation has {_BLOCK}")
             if src.ndim > 2 and (rows not in (1, 2, 4, 8, 16) or rows * src.shape[-2] % _BLOCK):
                 raise i.fail(
-                    f"src is {list(src.shape)}; hardware descriptor generation needs 1, 2, 4, 8 or 16 rows, and rows times "
+                    f"src is {list(src.shape)}; hardware descriptor generation needs 1, 2, 4, 8 or 16 rows, and rows "
+                    "times "
                     f"the second last dimension a multiple of {_BLOCK}"
                 )
             _check_two_byte_columns(i, "hardware descriptor generation")

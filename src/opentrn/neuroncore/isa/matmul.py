@@ -41,7 +41,10 @@ def _check_indirect(i: Issue) -> None:
     if not used:
         return
     if i.tile_position and any(i.tile_position):
-        raise i.fail(f"tile_position={i.tile_position} with an indirect {used[0]}; indirection uses the whole array, leave it out")
+        raise i.fail(
+            f"tile_position={i.tile_position} with an indirect {used[0]}; indirection uses the whole array, leave it "
+            "out"
+        )
     if i.is_transpose and "moving" in used:
         raise i.fail("moving cannot be indirect with is_transpose")
     for name in used:
@@ -53,10 +56,11 @@ def _check_indirect(i: Issue) -> None:
 class nc_matmul:
     """``dst = stationary.T @ moving`` on the systolic array, accumulated in PSUM.
 
-    ``stationary`` is (K, M) and ``moving`` (K, N) in SBUF, K <= 128 on partitions, M <= 128; ``dst`` is (M, N) in PSUM within one
-    bank (NeuronCore-v4: the whole PSUM). ``accumulate`` None overwrites at the first write of a place and adds afterwards.
-    ``perf_mode`` double_row takes fp8 operands (K, 2, M) and (K, 2, N). ``tile_size`` and ``tile_position`` choose a part of the
-    array. Products are exact and summed in float32; a bfloat16 ``dst`` (NeuronCore-v4) rounds after every addition.
+    ``stationary`` is (K, M) and ``moving`` (K, N) in SBUF, K <= 128 on partitions, M <= 128; ``dst`` is (M, N) in PSUM
+    within one bank (NeuronCore-v4: the whole PSUM). ``accumulate`` None overwrites at the first write of a place and
+    adds afterwards. ``perf_mode`` double_row takes fp8 operands (K, 2, M) and (K, 2, N). ``tile_size`` and
+    ``tile_position`` choose a part of the array. Products are exact and summed in float32; a bfloat16 ``dst``
+    (NeuronCore-v4) rounds after every addition.
     """
 
     operands = dict(
@@ -81,27 +85,34 @@ class nc_matmul:
         _check_indirect(i)
         if s.num_partitions != m.num_partitions:
             raise i.fail(
-                f"stationary has {s.num_partitions} partitions and moving {m.num_partitions}; both hold the contraction "
+                f"stationary has {s.num_partitions} partitions and moving {m.num_partitions}; both hold the "
+                "contraction "
                 "dimension on partitions and must agree"
             )
         size_m, size_n = s.free_size, m.free_size
         if double:
             if s.ndim < 3 or m.ndim < 3 or s.shape[1] != 2 or m.shape[1] != 2:
-                raise i.fail("double_row splits the contraction over partitions and a first free dimension of 2: "
-                             f"[K, 2, N], not {list(s.shape)} and {list(m.shape)}")  # fmt: skip
+                raise i.fail(
+                    "double_row splits the contraction over partitions and a first free dimension of 2: "
+                    f"[K, 2, N], not {list(s.shape)} and {list(m.shape)}"
+                )
             size_m, size_n = size_m // 2, size_n // 2
         rows, columns = within_tile(i)
         if double and columns != i.core.num_partitions:
             raise i.fail("double_row cannot be combined with column tiling; use a column size of 128")
         if s.num_partitions > rows:
-            raise i.fail(f"the contraction dimension is {s.num_partitions}; it must not exceed {rows}, split it and accumulate")
+            raise i.fail(
+                f"the contraction dimension is {s.num_partitions}; it must not exceed {rows}, split it and accumulate"
+            )
         if size_m > columns:
             raise i.fail(f"stationary has {size_m} columns; it must not exceed {columns}, split the output rows")
         check_output(i, size_m, size_n)
         if i.is_transpose and g >= 3:
             data = _transposed(i)
             if d.dtype is not data.dtype:
-                raise i.fail(f"dst is {d.dtype} and the data {data.dtype}; a transpose moves bits, make the types equal")
+                raise i.fail(
+                    f"dst is {d.dtype} and the data {data.dtype}; a transpose moves bits, make the types equal"
+                )
             return
         allowed = ("float32",) if g < 4 else ("float32", "bfloat16")
         if d.dtype not in allowed and not i.is_transpose:
@@ -175,7 +186,8 @@ class nc_matmul:
 
 
 def _transposed(i: Issue):
-    """The operand of a transpose-mode matmul that carries the data: the other one is the identity, usually ``moving``."""
+    """The operand of a transpose-mode matmul that carries the data: the other one is the identity, usually
+    ``moving``."""
     return i.moving if i.moving.dtype is i.dst.dtype and i.stationary.dtype is not i.dst.dtype else i.stationary
 
 
@@ -189,7 +201,8 @@ def _is_identity(array: np.ndarray) -> bool:
 
 @instruction
 class nc_transpose:
-    """Swap the partition and free axes of ``data``, which keeps its type and its bits (NaN and infinities from NeuronCore-v3 on).
+    """Swap the partition and free axes of ``data``, which keeps its type and its bits (NaN and infinities from
+    NeuronCore-v3 on).
 
     On the Tensor engine up to 128 x 128, SBUF to PSUM; on the Vector engine up to 32 x 32, SBUF or PSUM.
     """
@@ -200,10 +213,14 @@ class nc_transpose:
 
     def check(i: Issue) -> None:
         if i.dst.num_partitions != i.data.free_size or i.dst.free_size != i.data.num_partitions:
-            raise i.fail(f"dst must be [{i.data.free_size}, {i.data.num_partitions}], the transpose of {list(i.data.shape)}, "
-                         f"not {list(i.dst.shape)}")  # fmt: skip
+            raise i.fail(
+                f"dst must be [{i.data.free_size}, {i.data.num_partitions}], the transpose of {list(i.data.shape)}, "
+                f"not {list(i.dst.shape)}"
+            )
         if i.dst.dtype is not i.data.dtype:
-            raise i.fail(f"data is {i.data.dtype} and dst {i.dst.dtype}; a transpose does not convert, make the types equal")
+            raise i.fail(
+                f"data is {i.data.dtype} and dst {i.dst.dtype}; a transpose does not convert, make the types equal"
+            )
 
     def select_engine(i: Issue) -> Engine:
         largest = max(i.data.num_partitions, i.data.free_size)
@@ -214,12 +231,18 @@ class nc_transpose:
             chosen = Engine.tensor if tensor_can else Engine.vector
         if chosen is Engine.tensor:
             if not tensor_can:
-                raise i.fail(f"the Tensor engine transposes from sbuf to psum, not {i.data.region.value} to {i.dst.region.value}")
+                raise i.fail(
+                    f"the Tensor engine transposes from sbuf to psum, not {i.data.region.value} to {i.dst.region.value}"
+                )
             if largest > tensor_limit:
-                raise i.fail(f"the Tensor engine transposes at most {tensor_limit} x {tensor_limit}, not {list(i.data.shape)}")
+                raise i.fail(
+                    f"the Tensor engine transposes at most {tensor_limit} x {tensor_limit}, not {list(i.data.shape)}"
+                )
         elif chosen is Engine.vector and largest > vector_limit:
-            raise i.fail(f"the Vector engine transposes at most {vector_limit} x {vector_limit}, not {list(i.data.shape)}; "
-                         "use the Tensor engine, from sbuf to psum")  # fmt: skip
+            raise i.fail(
+                f"the Vector engine transposes at most {vector_limit} x {vector_limit}, not {list(i.data.shape)}; "
+                "use the Tensor engine, from sbuf to psum"
+            )
         return chosen
 
     def place(plan: Plan, args: tuple) -> tuple:

@@ -1,7 +1,7 @@
 """Microscaling (MX) formats: matrix multiplication of packed 8- and 4-bit floats with block scales, and quantisation.
 
-A group of 32 values, 8 partitions by the 4 elements of a packed word, shares one power-of-two scale. The scales of the 32
-partitions of a quadrant lie on 4 partitions of the same quadrant.
+A group of 32 values, 8 partitions by the 4 elements of a packed word, shares one power-of-two scale. The scales of the
+32 partitions of a quadrant lie on 4 partitions of the same quadrant.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from opentrn.neuroncore.convert import storer, widen
 from opentrn.neuroncore.cost import Cost, array_cost, stream
-from opentrn.neuroncore.dtypes import is_packed
+from opentrn.neuroncore.dtypes import as_dtype, is_packed
 from opentrn.neuroncore.instruction import PSUM, SBUF, Engine, In, Issue, Out, Plan, Value, instruction, static
 from opentrn.neuroncore.isa.accumulation import accumulation, check_output, within_tile
-from opentrn.neuroncore.layout import Layout
+from opentrn.neuroncore.layout import Layout, intern_layout
+from opentrn.neuroncore.memory import MemoryRegion
 from opentrn.neuroncore.tensor import NkiTensor
 
 __all__ = ["nc_matmul_mx", "quantize_mx", "scale_rows", "unpack"]
@@ -38,16 +40,16 @@ _BYTE_VALUES = {
     name: np.arange(256, dtype=np.uint8).view(dtype).astype(np.float32) for name, dtype in _ELEMENTS.items()
 }
 _NIBBLE_VALUES = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], dtype=np.float32)
-# Two elements of a byte, the lower one first.
-_PAIR_VALUES = np.stack([_NIBBLE_VALUES[np.arange(256) & 15], _NIBBLE_VALUES[np.arange(256) >> 4]], axis=1)
 
 
 def unpack(words: np.ndarray, dtype: Any) -> np.ndarray:
-    """Packed words of type ``dtype`` as float32 values with a trailing dimension of 4; the first element is lowest."""
+    """Packed words of type ``dtype``, (P, F), as float32 values (P, 4, F); the first element of a word is the
+    lowest."""
     octets = np.ascontiguousarray(words).view(np.uint8).reshape(*words.shape, words.dtype.itemsize)
     if dtype == "float4_e2m1fn_x4":
-        return _PAIR_VALUES[octets].reshape(*words.shape, _PACKED)
-    return _BYTE_VALUES[str(dtype)][octets]
+        octets = np.stack([octets & 15, octets >> 4], axis=-1).reshape(*words.shape, _PACKED)
+        return _NIBBLE_VALUES.take(octets.transpose(0, 2, 1))
+    return _BYTE_VALUES[str(dtype)].take(octets.transpose(0, 2, 1))
 
 
 def scale_rows(num_partitions: int) -> np.ndarray:
@@ -70,11 +72,14 @@ def _check_scale(i: Issue, data: Layout, name: str, columns: int) -> None:
     needed = int(scale_rows(data.num_partitions)[-1]) + 1
     if scale.num_partitions < needed:
         raise i.fail(
-            f"{name} spans {scale.num_partitions} partitions and the scales of {data.num_partitions} partitions of data lie on "
+            f"{name} spans {scale.num_partitions} partitions and the scales of {data.num_partitions} partitions of "
+            "data lie on "
             f"the first 4 of each 32; allocate {data.num_partitions} partitions (or {needed} at least)"
         )
     if scale.free_size != columns:
-        raise i.fail(f"{name} has {scale.free_size} columns and its data {columns}; one scale belongs to each packed column")
+        raise i.fail(
+            f"{name} has {scale.free_size} columns and its data {columns}; one scale belongs to each packed column"
+        )
 
 
 def _check_scale_start(plan: Plan, tensor: NkiTensor, name: str) -> None:
@@ -88,8 +93,8 @@ class nc_matmul_mx:
     """``dst = stationary.T @ moving`` of MX-quantised matrices, scaled and accumulated in float32.
 
     ``stationary`` (K, M) and ``moving`` (K, N) hold packed words in SBUF, so that the contraction is over 4 K values;
-    K is 32, 64, 96 or 128, M even and at most 128. Scales have the layout that :func:`quantize_mx` writes. ``dst`` is (M, N)
-    in PSUM, float32 or bfloat16.
+    K is 32, 64, 96 or 128, M even and at most 128. Scales have the layout that :func:`quantize_mx` writes. ``dst`` is
+    (M, N) in PSUM, float32 or bfloat16.
     """
 
     operands = dict(
@@ -107,12 +112,16 @@ class nc_matmul_mx:
         s, m, d = i.stationary, i.moving, i.dst
         for name, layout in (("stationary", s), ("moving", m)):
             if not is_packed(layout.dtype):
-                raise i.fail(f"{name} is {layout.dtype}; it must be float8_e5m2_x4, float8_e4m3fn_x4 or float4_e2m1fn_x4, "
-                             "reinterpret packed bytes with .view(dtype)")  # fmt: skip
+                raise i.fail(
+                    f"{name} is {layout.dtype}; it must be float8_e5m2_x4, float8_e4m3fn_x4 or float4_e2m1fn_x4, "
+                    "reinterpret packed bytes with .view(dtype)"
+                )
         if s.num_partitions != m.num_partitions:
             raise i.fail(f"stationary has {s.num_partitions} partitions and moving {m.num_partitions}; they must agree")
         if s.num_partitions % _QUADRANT:
-            raise i.fail(f"the contraction spans {s.num_partitions} partitions; it must be a multiple of {_QUADRANT}, pad it")
+            raise i.fail(
+                f"the contraction spans {s.num_partitions} partitions; it must be a multiple of {_QUADRANT}, pad it"
+            )
         rows, columns = within_tile(i, row_only=True)
         if s.num_partitions > rows:
             raise i.fail(f"the contraction spans {s.num_partitions} partitions; it must not exceed {rows}")
@@ -125,7 +134,9 @@ class nc_matmul_mx:
         _check_scale(i, m, "moving_scale", m.free_size)
         for data, scale in (("stationary", "stationary_scale"), ("moving", "moving_scale")):
             if (i.fields[data].indirect is None) != (i.fields[scale].indirect is None):
-                raise i.fail(f"{data} and {scale} form one tensor; both or neither must use .indirect(), with one index")
+                raise i.fail(
+                    f"{data} and {scale} form one tensor; both or neither must use .indirect(), with one index"
+                )
 
     def place(plan: Plan, args: tuple) -> tuple:
         _check_scale_start(plan, args[3], "stationary_scale")
@@ -148,8 +159,8 @@ class nc_matmul_mx:
         def matrix(words, dtype, scales):
             values = unpack(words.reshape(k, -1), dtype)
             factors = _scale_factors(np.ascontiguousarray(scales.reshape(scales.shape[0], -1)))
-            values = values * factors[rows][:, :, None]
-            return values.transpose(0, 2, 1).reshape(k * _PACKED, -1)
+            values *= factors[rows][:, None, :]
+            return values.reshape(k * _PACKED, -1)
 
         def run(core, dst, stationary, moving, stationary_scale, moving_scale, tp, ts, accumulate):
             product = matrix(stationary, s.dtype, stationary_scale).T @ matrix(moving, m.dtype, moving_scale)
@@ -183,8 +194,10 @@ class quantize_mx:
         if src.free_size % _PACKED:
             raise i.fail(f"src has {src.free_size} elements a partition; they must be a multiple of {_PACKED}")
         if dst.num_partitions != src.num_partitions or dst.free_size * _PACKED != src.free_size:
-            raise i.fail(f"dst must have {src.num_partitions} partitions of {src.free_size // _PACKED} packed words for src "
-                         f"{list(src.shape)}, not {list(dst.shape)}")  # fmt: skip
+            raise i.fail(
+                f"dst must have {src.num_partitions} partitions of {src.free_size // _PACKED} packed words for src "
+                f"{list(src.shape)}, not {list(dst.shape)}"
+            )
         _check_scale(i, src, "dst_scale", dst.free_size)
 
     def place(plan: Plan, args: tuple) -> tuple:
@@ -200,21 +213,32 @@ class quantize_mx:
         rows = scale_rows(partitions)[::_GROUP_PARTITIONS]
         dst_shape = i.dst.shape
 
+        store = storer(
+            intern_layout(
+                (partitions, words * _PACKED),
+                (words * _PACKED, 1),
+                as_dtype(element),
+                element,
+                MemoryRegion.sbuf,
+                words * _PACKED,
+            )
+        )
+
         def run(core, dst, src, dst_scale):
-            values = src.reshape(partitions, -1).astype(np.float32)
-            groups = values.reshape(-1, _GROUP_PARTITIONS, words, _PACKED)
-            largest = np.abs(groups).max(axis=(1, 3))
+            values = widen(src.reshape(partitions, -1))
+            quads = np.abs(values).reshape(partitions, words, _PACKED)
+            largest = np.maximum(np.maximum(quads[..., 0], quads[..., 1]), np.maximum(quads[..., 2], quads[..., 3]))
+            largest = largest.reshape(-1, _GROUP_PARTITIONS, words).max(axis=1)
             _, exponent = np.frexp(largest)  # largest = m * 2**exponent with 0.5 <= m < 1
             exponent = exponent - 1 - (emax - 1)
             exponent = np.where(largest == 0, -_SCALE_BIAS, np.clip(exponent, -_SCALE_BIAS, _SCALE_BIAS))
-            scaled = np.ldexp(groups, -exponent[:, None, :, None])
-            packed = scaled.reshape(partitions, words, _PACKED).astype(element)
+            inverse = np.ldexp(np.float32(1), -exponent).astype(np.float32)
+            groups = values.reshape(-1, _GROUP_PARTITIONS, words, _PACKED)
+            packed = np.empty((partitions, words * _PACKED), element)
+            store(packed, (groups * inverse[:, None, :, None]).reshape(partitions, -1))
             dst[...] = packed.view(dst.dtype).reshape(dst_shape)
             codes = np.where(np.isfinite(largest), exponent + _SCALE_BIAS, _NAN_SCALE).astype(np.uint8)
             codes = codes.view(dst_scale.dtype)
-            if dst_scale.ndim == 2:
-                dst_scale[rows] = codes
-            else:
-                dst_scale[rows] = codes.reshape(-1, *dst_scale.shape[1:])
+            dst_scale[rows] = codes if dst_scale.ndim == 2 else codes.reshape(-1, *dst_scale.shape[1:])
 
         return run

@@ -21,7 +21,9 @@ _REGISTER_BYTES = 4
 
 def _register(value: Any, what: str) -> VirtualRegister:
     if not isinstance(value, VirtualRegister):
-        raise ValidationError(f"{what} must be a register from nisa.register_alloc, not {type(value).__name__}", caller())
+        raise ValidationError(
+            f"{what} must be a register from nisa.register_alloc, not {type(value).__name__}", caller()
+        )
     return value
 
 
@@ -53,7 +55,8 @@ def register_move(dst: VirtualRegister, src: Any) -> None:
         value = src.__index__()
     except (AttributeError, TypeError):
         raise ValidationError(
-            f"register_move: src is {src!r}; it must be an integer or a register, load tensors with register_load", caller()
+            f"register_move: src is {src!r}; it must be an integer or a register, load tensors with register_load",
+            caller(),
         ) from None
     dst.write(value)
     dst.producer = None
@@ -121,6 +124,8 @@ class register_store:
 
         def run(core, dst, src):
             bits = int(src) & ((1 << wrap) - 1)
-            dst[...] = np.array([bits], dtype=np.uint64).astype(unsigned).view(kind if kind.kind != "b" else unsigned)[0]
+            dst[...] = (
+                np.array([bits], dtype=np.uint64).astype(unsigned).view(kind if kind.kind != "b" else unsigned)[0]
+            )
 
         return run

@@ -18,7 +18,8 @@ _PAIR = (0, 1)
 
 @instruction
 class core_barrier:
-    """Wait until every core in ``cores`` has come to the barrier; what they wrote to ``data`` (shared HBM) is then visible.
+    """Wait until every core in ``cores`` has come to the barrier; what they wrote to ``data`` (shared HBM) is then
+    visible.
 
     One core alone does not wait. The barrier holds ``engine``; the other engines run on.
     """
@@ -61,10 +62,11 @@ def _require_pair(core: Any, plan: Plan) -> None:
 
 @instruction
 class sendrecv:
-    """Send tile ``src`` to core ``send_to_rank`` and receive core ``recv_from_rank``'s into ``dst``; both in SBUF, alike in
-    type and shape.
+    """Send tile ``src`` to core ``send_to_rank`` and receive core ``recv_from_rank``'s into ``dst``; both in SBUF,
+    alike in type and shape.
 
-    The sends and receives of one ``pipe_id`` go together and in order; those of different ones do not wait for each other.
+    The sends and receives of one ``pipe_id`` go together and in order; those of different ones do not wait for each
+    other.
     """
 
     operands = dict(
@@ -102,11 +104,15 @@ class sendrecv:
         if core.execute:
             mask = undefined.defined(src)
             message = (src.array().copy(), None if mask is None else mask.copy(), src.storage.undefined_by)
-        received, meeting = core.group.exchange(core, (src.layout.shape, src.dtype, message), send_to, receive_from, pipe)
+        received, meeting = core.group.exchange(
+            core, (src.layout.shape, src.dtype, message), send_to, receive_from, pipe
+        )
         shape, dtype, message = received
         if dtype is not args[1].dtype or shape[0] != args[1].shape[0] or src.layout.size != _size(shape):
-            raise plan.issue.fail(f"core {receive_from} sends {dtype}{list(shape)} and dst is {args[1].dtype}"
-                                  f"{list(args[1].shape)}; both cores must exchange alike tiles")  # fmt: skip
+            raise plan.issue.fail(
+                f"core {receive_from} sends {dtype}{list(shape)} and dst is {args[1].dtype}"
+                f"{list(args[1].shape)}; both cores must exchange alike tiles"
+            )
         if core.recorder is not None:
             core.recorder.mark(core.count - 1, "sendrecv", meeting)
         return (*args, message)

@@ -24,7 +24,8 @@ def _bound(value: Any, name: str) -> int:
     """A compile-time integer bound."""
     if isinstance(value, VirtualRegister):
         raise ValidationError(
-            f"{name} is a register, and this loop is unrolled before the kernel runs; use nl.dynamic_range or nl.fori_loop",
+            f"{name} is a register, and this loop is unrolled before the kernel runs; use nl.dynamic_range or "
+            "nl.fori_loop",
             caller(),
         )
     try:
@@ -65,7 +66,9 @@ def _dynamic_bound(value: Any, name: str) -> int:
 
 def _positive_step(step: Any) -> int:
     if isinstance(step, VirtualRegister):
-        raise ValidationError("step is a register; the loop instruction holds its step, pass a positive integer", caller())
+        raise ValidationError(
+            "step is a register; the loop instruction holds its step, pass a positive integer", caller()
+        )
     step = _bound(step, "step")
     if step < 1:
         raise ValidationError(f"step is {step}; the step of a loop on the device is a positive integer", caller())
@@ -121,7 +124,8 @@ def fori_loop(lower: Any, upper: Any, body_fun: Callable[[VirtualRegister], Any]
 
 
 def while_loop(init: VirtualRegister, body_fun: Callable[[VirtualRegister], VirtualRegister]) -> None:
-    """While the condition register is not zero, call ``body_fun`` with it; what the body returns is the next condition."""
+    """While the condition register is not zero, call ``body_fun`` with it; what the body returns is the next
+    condition."""
     _refuse_in_no_reorder("nl.while_loop")
     condition = init
     if not isinstance(condition, VirtualRegister):
@@ -137,7 +141,8 @@ def while_loop(init: VirtualRegister, body_fun: Callable[[VirtualRegister], Virt
             condition = body_fun(copy)
             if not isinstance(condition, VirtualRegister):
                 raise ValidationError(
-                    f"the body of nl.while_loop returned {condition!r}; it returns the register with the next condition",
+                    f"the body of nl.while_loop returned {condition!r}; it returns the register with the next "
+                    "condition",
                     caller(),
                 )
     finally:
