@@ -167,7 +167,7 @@ def test_device_loops_are_refused_inside_no_reorder_and_allowed_around_it():
     marks = [(at, kind) for at, kind, _ in opened.launches[0].programs[0].markers]
     assert marks == [
         (0, "loop_begin"), (0, "no_reorder_begin"), (1, "no_reorder_end"), (1, "no_reorder_begin"),
-        (2, "no_reorder_end"),        (2, "loop_end"),
+        (2, "no_reorder_end"), (2, "loop_end"),
     ]  # fmt: skip
 
 

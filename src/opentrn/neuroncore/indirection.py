@@ -285,8 +285,8 @@ def _track(storage: Storage) -> None:
 def check_placement(plan: Plan, args: tuple) -> None:
     """The partitions at which manually placed operands of tensor indirection may start.
 
-    An index starts on a quadrant, a gathered operand where its index does, the index of a scattered result where the operand
-    that leads the instruction does (or that operand's own index, if it is gathered from PSUM).
+    An index starts on a quadrant, a gathered operand where its index does, the index of a scattered result where the
+    operand that leads the instruction does (or that operand's own index, if it is gathered from PSUM).
 
     Raises:
         ValidationError: one of them starts elsewhere.
@@ -301,7 +301,8 @@ def check_placement(plan: Plan, args: tuple) -> None:
         index, name = tensor.indirection.index, names[position]
         if _placed(index) and index.partition_start() % _QUADRANT:
             raise plan.issue.fail(
-                f"the index of {name} starts at partition {index.partition_start()}; it must start at a multiple of {_QUADRANT}"
+                f"the index of {name} starts at partition {index.partition_start()}; it must start at a multiple of "
+                f"{_QUADRANT}"
             )
         if position in plan.reads:
             other, what = tensor, name
@@ -315,7 +316,8 @@ def check_placement(plan: Plan, args: tuple) -> None:
                 other, what = other.indirection.index, f"the index of {what}"
         if _placed(index) and _placed(other) and index.partition_start() != other.partition_start():
             raise plan.issue.fail(
-                f"the index of {name} starts at partition {index.partition_start()} and {what} at {other.partition_start()}; "
+                f"the index of {name} starts at partition {index.partition_start()} and {what} at "
+                f"{other.partition_start()}; "
                 "they must start at the same one"
             )
 
