@@ -34,7 +34,9 @@ def apply(function, *arrays, **options):
 
 def test_activation_scales_and_biases_first():
     x, b, s = floats(64, 32), floats(64, 1), floats(64, 1)
-    assert np.allclose(apply(lambda a, c: nisa.activation(np.square, a, bias=c, scale=2.0), x, b), (2 * x + b) ** 2, atol=1e-4)
+    assert np.allclose(
+        apply(lambda a, c: nisa.activation(np.square, a, bias=c, scale=2.0), x, b), (2 * x + b) ** 2, atol=1e-4
+    )
     assert np.allclose(apply(lambda a, c: nisa.activation(nl.exp, a, scale=c), x, s), np.exp(x * s), rtol=1e-3)
 
 
@@ -53,7 +55,9 @@ def test_activation_reduce_also_sums():
 
 def test_tensor_scalar_applies_two_operators_and_reverses():
     x, c = floats(32, 16), floats(32, 1)
-    result = apply(lambda a, b: nisa.tensor_scalar(a, np.subtract, b, reverse0=True, op1=np.multiply, operand1=3.0), x, c)
+    result = apply(
+        lambda a, b: nisa.tensor_scalar(a, np.subtract, b, reverse0=True, op1=np.multiply, operand1=3.0), x, c
+    )
     assert np.allclose(result, (c - x) * 3, atol=1e-5)
 
 
@@ -66,13 +70,20 @@ def test_narrow_columns_are_widened_for_the_engine():
 
 def test_scalar_tensor_tensor_and_scan():
     x, y, c = floats(32, 20), floats(32, 20), floats(32, 1)
-    result = apply(lambda a, b, d: nisa.scalar_tensor_tensor(data=a, op0=np.subtract, operand0=d, op1=np.multiply, operand1=b), x, y, c)
+    result = apply(
+        lambda a, b, d: nisa.scalar_tensor_tensor(data=a, op0=np.subtract, operand0=d, op1=np.multiply, operand1=b),
+        x,
+        y,
+        c,
+    )
     assert np.allclose(result, (x - c) * y, atol=1e-5)
 
     def scan(a, b):
         out = nl.ndarray((32, 20), dtype=nl.float32)
         out[:, 0:10] = nisa.tensor_tensor_scan(a[:, 0:10], b[:, 0:10], initial=0, op0=np.multiply, op1=np.add)
-        out[:, 10:20] = nisa.tensor_tensor_scan(a[:, 10:20], b[:, 10:20], initial=out[:, 9], op0=np.multiply, op1=np.add)
+        out[:, 10:20] = nisa.tensor_tensor_scan(
+            a[:, 10:20], b[:, 10:20], initial=out[:, 9], op0=np.multiply, op1=np.add
+        )
         return out
 
     expected, state = np.zeros_like(x), np.zeros(32, np.float32)
@@ -105,7 +116,9 @@ def test_a_narrow_transpose_may_land_in_a_float32_tile():
 
 def test_reduce_negates_and_reduces_inner_axes():
     x = floats(16, 4, 6)
-    assert np.allclose(apply(lambda a: nisa.tensor_reduce(np.max, a, axis=(1, 2), negate=True), x), -x.max((1, 2)).reshape(16, 1))
+    assert np.allclose(
+        apply(lambda a: nisa.tensor_reduce(np.max, a, axis=(1, 2), negate=True), x), -x.max((1, 2)).reshape(16, 1)
+    )
     assert np.allclose(apply(lambda a: nisa.tensor_reduce(np.add, a, axis=1), x), x.sum(1), atol=1e-5)
 
 

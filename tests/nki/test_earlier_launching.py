@@ -30,7 +30,9 @@ def double(a):
     return out
 
 
-@pytest.mark.parametrize("decorator", [jit, trace, baremetal, jit(mode="simulation"), baremetal(save_neff_name="x.neff")])
+@pytest.mark.parametrize(
+    "decorator", [jit, trace, baremetal, jit(mode="simulation"), baremetal(save_neff_name="x.neff")]
+)
 def test_every_decorator_runs_the_kernel(decorator):
     x = floats(16, 8)
     assert np.array_equal(decorator(double)(x), 2 * x)
@@ -129,7 +131,9 @@ def test_a_grid_shares_the_benchmark_of_its_kernel():
 
 def test_profile_runs_the_kernel_and_leaves_its_files(tmp_path):
     x = floats(16, 8)
-    run = profile(working_directory=str(tmp_path), save_neff_name="k.neff", save_trace_name="p.ntff", num_execs=20, profile_nth=10)(double)
+    run = profile(
+        working_directory=str(tmp_path), save_neff_name="k.neff", save_trace_name="p.ntff", num_execs=20, profile_nth=10
+    )(double)
     assert np.array_equal(run(x), 2 * x)
     assert (tmp_path / "k.neff").exists()
     assert {p.name for p in tmp_path.glob("*.ntff")} == {"p_exec_10.ntff", "p_exec_20.ntff"}

@@ -24,7 +24,9 @@ def instructions(kernel, *arrays):
     with launch.session(record=True) as session:
         kernel(*arrays)
     program = session.launches[0].programs[0]
-    return [(program.plans[p].instruction.name, program.line(s)) for p, s in zip(program.plan, program.site, strict=True)]
+    return [
+        (program.plans[p].instruction.name, program.line(s)) for p, s in zip(program.plan, program.site, strict=True)
+    ]
 
 
 def test_an_assigned_result_is_computed_in_place_of_its_destination():
@@ -217,7 +219,9 @@ def test_allocators_place_blocks_in_turn_and_share_bytes():
     @jit
     def kernel(a):
         out = nl.ndarray(a.shape, dtype=a.dtype, buffer=nl.shared_hbm)
-        tiles = nl.ndarray((6, nl.par_dim(128), 16), dtype=a.dtype, buffer=ncc.sbuf.mod_alloc(base_addr=512, num_free_tiles=(2,)))
+        tiles = nl.ndarray(
+            (6, nl.par_dim(128), 16), dtype=a.dtype, buffer=ncc.sbuf.mod_alloc(base_addr=512, num_free_tiles=(2,))
+        )
         for i in nl.affine_range(6):
             tiles[i] = nl.load(a[i])
             if i >= 1:
@@ -230,7 +234,9 @@ def test_allocators_place_blocks_in_turn_and_share_bytes():
     @jit
     def clash(a):
         out = nl.ndarray((128, 16), dtype=a.dtype, buffer=nl.shared_hbm)
-        tiles = nl.ndarray((6, nl.par_dim(128), 16), dtype=a.dtype, buffer=ncc.sbuf.mod_alloc(base_addr=0, num_free_tiles=(2,)))
+        tiles = nl.ndarray(
+            (6, nl.par_dim(128), 16), dtype=a.dtype, buffer=ncc.sbuf.mod_alloc(base_addr=0, num_free_tiles=(2,))
+        )
         for i in nl.affine_range(6):
             tiles[i] = nl.load(a[i])
         nl.store(out, tiles[0])  # tile 4 took its place

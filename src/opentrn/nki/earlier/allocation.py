@@ -64,7 +64,9 @@ def _linear(index: tuple[int, ...], sizes: Sequence[int], what: str) -> int:
     if not index:
         return 0
     if len(sizes) != len(index):
-        raise fail(f"{what}={sizes} has {len(sizes)} sizes and the tensor {len(index)} block dimensions; give one size a block dimension")
+        raise fail(
+            f"{what}={sizes} has {len(sizes)} sizes and the tensor {len(index)} block dimensions; give one size a block dimension"
+        )
     position = 0
     for n, size in zip(index, sizes, strict=True):
         position = position * size + n % size
@@ -145,7 +147,11 @@ def _bank_byte(bank: int, byte: int) -> int:
 
 
 def _call(func: Callable[..., Any], index: tuple[int, ...], num_partitions: int, free_bytes: int, count: int) -> Any:
-    found = func(idx=index, pdim_size=num_partitions, fdim_size=free_bytes) if _takes_names(func) else func(index, num_partitions, free_bytes)
+    found = (
+        func(idx=index, pdim_size=num_partitions, fdim_size=free_bytes)
+        if _takes_names(func)
+        else func(index, num_partitions, free_bytes)
+    )
     if not isinstance(found, (tuple, list)) or len(found) != count:
         raise fail(f"the allocation function returned {found!r} for block {index}; it must return {count} integers")
     return found

@@ -24,7 +24,6 @@ from opentrn.nki.earlier.operands import (
     aligned,
     broadcast_shape,
     dtype_of,
-    fail,
     flush,
     in_sbuf,
     is_number,
@@ -155,14 +154,24 @@ right_shift = _operator("right_shift", "right_shift", "x >> y")
 
 def floor_divide(x: Any, y: Any, *, dtype: Any = None, mask: Any = None, **_: Any) -> Any:
     """floor(x / y), element by element."""
-    kind = dtype_of(dtype, _result_type("add", x.dtype if type(x) is Tile else y.dtype, y.dtype if type(y) is Tile else y, None, None))
+    kind = dtype_of(
+        dtype,
+        _result_type("add", x.dtype if type(x) is Tile else y.dtype, y.dtype if type(y) is Tile else y, None, None),
+    )
     return floor(divide(x, y, dtype=float32, mask=mask), dtype=kind, mask=mask)
 
 
 # Functions of one operand
 
 
-def unary(op: str, x: Any, dtype: Any, mask: Any, emit_with: Callable[[NkiTensor, NkiTensor], None], default: DType | None = None) -> Any:
+def unary(
+    op: str,
+    x: Any,
+    dtype: Any,
+    mask: Any,
+    emit_with: Callable[[NkiTensor, NkiTensor], None],
+    default: DType | None = None,
+) -> Any:
     """A tile of the shape of ``x`` that ``emit_with(dst, data)`` computes."""
     flush()
     tile = on_chip(tile_of(x, f"the operand of nl.{op}"), f"the operand of nl.{op}")
@@ -189,7 +198,11 @@ def _activation(name: str, doc: str, op: str | None = None) -> Callable[..., Any
     def function(x: Any, *, dtype: Any = None, mask: Any = None, **_: Any) -> Any:
         if is_number(x) and name in _HOST:
             return _HOST[name](x)
-        default = float32 if type(x) is Tile and is_integer(x.dtype) and name not in ("abs", "sign", "square", "relu") else None
+        default = (
+            float32
+            if type(x) is Tile and is_integer(x.dtype) and name not in ("abs", "sign", "square", "relu")
+            else None
+        )
         return unary(name, x, dtype, mask, lambda dst, data: _activate(chosen, dst, data), default)
 
     function.__name__ = function.__qualname__ = name
@@ -315,7 +328,9 @@ def where(condition: Any, x: Any, y: Any, *, dtype: Any = None, mask: Any = None
             shape = wider
     a, b = (number(t) if is_number(t) else t for t in tiles)
     own = [t.dtype for t in tiles if type(t) is Tile]
-    default = promote(own[0], own[1]) if len(own) == 2 else promote(own[0], a if is_number(a) else b) if own else float32
+    default = (
+        promote(own[0], own[1]) if len(own) == 2 else promote(own[0], a if is_number(a) else b) if own else float32
+    )
     kind = dtype_of(dtype, default)
     region = region_of(mask, shape, chosen, a, b)
     if region is False:

@@ -41,7 +41,10 @@ def _repeats(index: Any) -> bool:
 def atomic_rmw(dst: Any, value: Any, op: Any, *, mask: Any = None, **_: Any) -> None:
     """``dst = dst <op> value`` for a view of HBM, which may be indexed by a tile of row numbers."""
     flush()
-    target, tile = tile_of(dst, "the destination of nl.atomic_rmw"), in_sbuf(tile_of(value, "the value of nl.atomic_rmw"))
+    target, tile = (
+        tile_of(dst, "the destination of nl.atomic_rmw"),
+        in_sbuf(tile_of(value, "the value of nl.atomic_rmw")),
+    )
     region = region_of(mask, target.shape, target, tile)
     if region is False:
         return

@@ -155,7 +155,9 @@ def allocate(shape: Sequence[Any], dtype: Any, region: Any, name: str = "", fill
     if region is None:
         region = _sbuf
     if not isinstance(region, MemoryRegion):
-        raise fail(f"buffer={region!r} is not a memory; use nl.sbuf, nl.psum, nl.shared_hbm, nl.private_hbm or an allocator of nki.compiler")
+        raise fail(
+            f"buffer={region!r} is not a memory; use nl.sbuf, nl.psum, nl.shared_hbm, nl.private_hbm or an allocator of nki.compiler"
+        )
     core = machine.current()
     if not region.on_chip:
         tile = Tile(core.allocate(tuple(sizes), kind, region, name))

@@ -25,7 +25,11 @@ def _listing(code: CodeType) -> tuple[list[int], list[dis.Instruction]]:
     """(offsets, instructions) without the filler."""
     found = _listings.get(code)
     if found is None:
-        instructions = [i for i in dis.get_instructions(code) if i.opname not in ("CACHE", "EXTENDED_ARG", "NOP", "PRECALL", "TO_BOOL")]
+        instructions = [
+            i
+            for i in dis.get_instructions(code)
+            if i.opname not in ("CACHE", "EXTENDED_ARG", "NOP", "PRECALL", "TO_BOOL")
+        ]
         found = _listings[code] = ([i.offset for i in instructions], instructions)
     return found
 

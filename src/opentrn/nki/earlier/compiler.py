@@ -22,8 +22,6 @@ def _directive(name: str, doc: str) -> Any:
     return decorate
 
 
-
-
 def skip_middle_end_transformations(func: Any = None, **_: Any) -> Any:
     """Decorator: leave the kernel as written. The timing model then moves and hoists nothing."""
     if func is None:
@@ -36,8 +34,12 @@ def skip_middle_end_transformations(func: Any = None, **_: Any) -> Any:
     return func
 
 
-enable_stack_allocator = _directive("enable_stack_allocator", "Decorator: choose the stack allocator; tiles are placed by live range here.")
-force_auto_alloc = _directive("force_auto_alloc", "Decorator: ignore the kernel's own placement; recorded and without effect.")
+enable_stack_allocator = _directive(
+    "enable_stack_allocator", "Decorator: choose the stack allocator; tiles are placed by live range here."
+)
+force_auto_alloc = _directive(
+    "force_auto_alloc", "Decorator: ignore the kernel's own placement; recorded and without effect."
+)
 
 
 def multi_buffer(tensor: Any, *_: Any, **__: Any) -> Any:

@@ -8,8 +8,8 @@ from opentrn.neuroncore import isa, machine
 from opentrn.neuroncore.dtypes import float32, uint32
 from opentrn.neuroncore.memory import MemoryRegion
 from opentrn.neuroncore.tensor import NkiTensor
-from opentrn.nki.earlier.operands import Deferred, dtype_of, fail, flush, is_number, number, region_of, tile_of
 from opentrn.nki.earlier.blocks import allocate
+from opentrn.nki.earlier.operands import Deferred, dtype_of, fail, flush, is_number, number, region_of, tile_of
 
 __all__ = ["empty_like", "full", "ndarray", "ones", "par_dim", "rand", "random_seed", "zeros", "zeros_like"]
 

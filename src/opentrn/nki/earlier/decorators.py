@@ -46,7 +46,9 @@ def jit(func: Any = None, mode: str = "auto", **options: Any) -> Any:
     if mode == "profile":
         return profile(func, **options)
     if mode not in _MODES:
-        raise ValidationError(f"nki.jit(mode={mode!r}): the modes are {', '.join(sorted(_MODES | {'benchmark', 'profile'}))}", caller())
+        raise ValidationError(
+            f"nki.jit(mode={mode!r}): the modes are {', '.join(sorted(_MODES | {'benchmark', 'profile'}))}", caller()
+        )
     if mode == "simulation":
         options["simulation"] = True
     if func is None:
@@ -54,10 +56,16 @@ def jit(func: Any = None, mode: str = "auto", **options: Any) -> Any:
     return _kernel(func, Kernel, options)
 
 
-trace = _decorator("trace", Kernel, "Decorator: make a function a kernel, for nki.simulate_kernel or a launch from a framework.")
+trace = _decorator(
+    "trace", Kernel, "Decorator: make a function a kernel, for nki.simulate_kernel or a launch from a framework."
+)
 nki_jit = _decorator("nki_jit", Kernel, "Decorator: make a function a kernel for PyTorch tensors.")
-baremetal = _decorator("baremetal", Kernel, "Run a kernel and return its results. NEFF files cannot be made without the compiler.")
-benchmark = _decorator("benchmark", Benchmark, "Time a kernel: ``benchmark_result`` holds the latencies after the call.")
+baremetal = _decorator(
+    "baremetal", Kernel, "Run a kernel and return its results. NEFF files cannot be made without the compiler."
+)
+benchmark = _decorator(
+    "benchmark", Benchmark, "Time a kernel: ``benchmark_result`` holds the latencies after the call."
+)
 profile = _decorator("profile", Profile, "Run a kernel and write a profile of it.")
 
 

@@ -95,7 +95,13 @@ def _remember(signature: tuple, view: NkiTensor, par: int, key: tuple, made: Ind
         elif type(k) is int:
             bounds.append((stride, 0, size - 1))
         else:
-            count = size if type(k) is slice and k.start is None else k.size if type(k) is DynamicSlice else k.stop - k.start
+            count = (
+                size
+                if type(k) is slice and k.start is None
+                else k.size
+                if type(k) is DynamicSlice
+                else k.stop - k.start
+            )
             bounds.append((stride, 0, size - count))
     # The terms stand for themselves in the signature, so they must live as long as it.
     _known[signature] = (made[0].layout, made[1], made[2], bounds, [k.terms for k in key if type(k) is Index])
@@ -144,7 +150,9 @@ class _Pattern:
         else:
             number = as_int(k)
             if number is None:
-                raise fail(f"{k!r} cannot index dimension {dim} of {self.owner!r}; use integers, slices, nl.ds or index expressions")
+                raise fail(
+                    f"{k!r} cannot index dimension {dim} of {self.owner!r}; use integers, slices, nl.ds or index expressions"
+                )
             if number < 0:
                 number += size
             if not 0 <= number < size:
@@ -177,7 +185,9 @@ class _Pattern:
         for n, extent in enumerate(k.shape):
             entry = grid.setdefault(n - len(k.shape), [1, 0, None, False])
             if extent != 1 and entry[0] not in (1, extent):
-                raise fail(f"index expressions with axes of {extent} and {entry[0]} elements meet in one index of {self.owner!r}")
+                raise fail(
+                    f"index expressions with axes of {extent} and {entry[0]} elements meet in one index of {self.owner!r}"
+                )
             entry[0] = max(entry[0], extent)
         for axis, coefficient, variable in k.terms:
             entry = grid[axis]
@@ -232,7 +242,10 @@ class _Pattern:
             grid, at, depth = self.grid, self.grid_at, self.depth
             axes[at:at] = [tuple(grid.get(a, (1, 0, None, False))) for a in range(-depth, 0)]  # type: ignore[list-item]
             # Axes of the grid were counted from its right, those of slices before the grid was put in.
-            excess = [(d, c, tuple((at + depth + a if a < 0 else a + depth * (a >= at), s) for a, s in t)) for d, c, t in excess]
+            excess = [
+                (d, c, tuple((at + depth + a if a < 0 else a + depth * (a >= at), s) for a, s in t))
+                for d, c, t in excess
+            ]
         new_par = 0
         if self.view.layout.on_chip:
             new_par, inserted = self._partition(axes)
@@ -257,7 +270,9 @@ class _Pattern:
         if found:
             size, step, _, _ = axes[found[0]]
             if step % stride and size > 1:
-                raise fail("an index steps through partitions and elements at once; every partition makes the same access")
+                raise fail(
+                    "an index steps through partitions and elements at once; every partition makes the same access"
+                )
         elif axes and axes[0][0] == 1:
             axes[0] = (1, stride, axes[0][2], True)
         else:
@@ -273,9 +288,13 @@ class _Pattern:
         if kind == "scalar":
             return view._indirectly(Indirection("scalar", place, stride, size, None))
         if self.grid_at + self.depth + (axis or 0) != 0 or view.layout.on_chip:
-            raise fail("a gather takes its rows along the first dimension of an HBM tensor's view; put the index tile there")
+            raise fail(
+                "a gather takes its rows along the first dimension of an HBM tensor's view; put the index tile there"
+            )
         if view.layout.strides[0] != 0:
-            raise fail("a dimension is indexed by a tile and another by a counter on the same axis; add them in the tile")
+            raise fail(
+                "a dimension is indexed by a tile and another by a counter on the same axis; add them in the tile"
+            )
         view = view._view(view.layout.shape, (stride, *view.layout.strides[1:]), view.offset)
         return view._indirectly(Indirection("vector", place, stride, size, 0))
 

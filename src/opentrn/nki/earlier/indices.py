@@ -101,7 +101,9 @@ class Index:
             else:
                 at = as_int(k)
                 if at is None:
-                    raise ValidationError(f"{k!r} cannot index an index expression; use None, slices or integers", caller())
+                    raise ValidationError(
+                        f"{k!r} cannot index an index expression; use None, slices or integers", caller()
+                    )
                 const += (coefficient or 0) * (at + size if at < 0 else at)
         total = len(kept)
         terms = tuple((n - total, c, v) for n, (_, c, v) in enumerate(kept) if c is not None and v is not None)
@@ -167,7 +169,9 @@ class Index:
     def _divide(self, other: Any, what: str) -> Index:
         by = as_int(other)
         if by is None or by == 0:
-            raise ValidationError(f"an index expression {what} {other!r}; the divisor must be an integer that is not 0", caller())
+            raise ValidationError(
+                f"an index expression {what} {other!r}; the divisor must be an integer that is not 0", caller()
+            )
         varying = [(a, c, v) for a, c, v in self.terms if v.size > 1]
         if all(c % by == 0 for _, c, _ in varying):
             if what == "//":
@@ -261,7 +265,9 @@ def arange(*args: Any) -> Index:
     """
     numbers = [as_int(a) for a in args]
     if not 1 <= len(args) <= 3 or None in numbers:
-        raise ValidationError(f"nl.arange{args!r}: give stop, or start and stop, or start, stop and step, as integers", caller())
+        raise ValidationError(
+            f"nl.arange{args!r}: give stop, or start and stop, or start, stop and step, as integers", caller()
+        )
     values = range(*numbers)  # type: ignore[arg-type]
     if not len(values):
         raise ValidationError(f"nl.arange{args!r} is empty; an index needs at least one element", caller())
@@ -277,7 +283,9 @@ class Grid(tuple):
         at = "pxyzw".find(name) if len(name) == 1 else -1
         if 0 <= at < len(self):
             return self[at]
-        raise AttributeError(f"this index grid has {len(self)} axes, {', '.join('pxyzw'[: len(self)])}; it has no {name!r}")
+        raise AttributeError(
+            f"this index grid has {len(self)} axes, {', '.join('pxyzw'[: len(self)])}; it has no {name!r}"
+        )
 
 
 class _MGrid:
@@ -289,7 +297,9 @@ class _MGrid:
         axes = []
         for n, s in enumerate(slices):
             if not isinstance(s, slice) or s.stop is None:
-                raise ValidationError(f"nl.mgrid takes slices with an end, as nl.mgrid[0:128, 0:512], not {s!r}", caller())
+                raise ValidationError(
+                    f"nl.mgrid takes slices with an end, as nl.mgrid[0:128, 0:512], not {s!r}", caller()
+                )
             line = arange(s.start or 0, s.stop, s.step or 1)
             axes.append(line[(None,) * n + (slice(None),) + (None,) * (count - n - 1)])
         return Grid(axes) if isinstance(key, tuple) else axes[0]

@@ -127,7 +127,9 @@ def _matmul_region(mask: Any, s: Tile, m: Tile, shape: tuple[int, ...], double: 
     if isinstance(region, bool):
         return region, (s.nki if region else None), (m.nki if region else None)
     if region.ragged is not None:
-        raise fail("nc_matmul: the mask is not a bound of single axes; select elements of an operand with nisa.affine_select")
+        raise fail(
+            "nc_matmul: the mask is not a bound of single axes; select elements of an operand with nisa.affine_select"
+        )
     k, *rest = region.ranges
     s_view = part(s, (k, rest[0]))
     m_view = part(m, (k, *rest[1:]))
@@ -172,7 +174,11 @@ def nc_transpose(data: Any, *, mask: Any = None, dtype: Any = None, engine: Any 
     def emit(dst: NkiTensor) -> None:
         same = dst.layout.dtype is view.layout.dtype
         if same or on_vector or not is_float(view.layout.dtype):
-            target = dst if same else machine.current().allocate(dst.layout.shape, view.layout.dtype, _sbuf if on_vector else _psum)
+            target = (
+                dst
+                if same
+                else machine.current().allocate(dst.layout.shape, view.layout.dtype, _sbuf if on_vector else _psum)
+            )
             isa.nc_transpose(target, view, engine=vector_engine if on_vector else tensor_engine)
             if not same:
                 isa.tensor_copy(dst, target)
@@ -264,7 +270,9 @@ def activation_reduce(op: Any, data: Any, *, reduce_op: Any, reduce_res: Any, bi
     return _elementwise(tile.shape, tile.par, kind, region, emit)
 
 
-def tensor_tensor(data1: Any, data2: Any, op: Any, *, dtype: Any = None, mask: Any = None, engine: Any = None, **_: Any) -> Tile:
+def tensor_tensor(
+    data1: Any, data2: Any, op: Any, *, dtype: Any = None, mask: Any = None, engine: Any = None, **_: Any
+) -> Tile:
     """``data1 <op> data2``, element by element, on the Vector or GpSimd engine."""
     flush()
     a, b = _data(data1, "tensor_tensor's data1"), _data(data2, "tensor_tensor's data2")
@@ -304,7 +312,9 @@ def tensor_scalar(data: Any, op0: Any, operand0: Any, reverse0: bool = False, op
 
     def emit(dst: NkiTensor) -> None:
         for to, source in pieces(dst, view):
-            isa.tensor_scalar(to, source, op0, a, reverse0=reverse0, op1=op1, operand1=b, reverse1=reverse1, engine=chosen)
+            isa.tensor_scalar(
+                to, source, op0, a, reverse0=reverse0, op1=op1, operand1=b, reverse1=reverse1, engine=chosen
+            )
 
     return _elementwise(tile.shape, tile.par, kind, region, emit)
 
@@ -390,7 +400,9 @@ def tensor_copy_dynamic_src(src: Any, *, mask: Any = None, dtype: Any = None, en
     return _copy(_data(src, "tensor_copy_dynamic_src's src"), mask=mask, dtype=dtype, engine=_engine(engine))
 
 
-def tensor_copy_dynamic_dst(*, dst: Any, src: Any, mask: Any = None, dtype: Any = None, engine: Any = None, **_: Any) -> None:
+def tensor_copy_dynamic_dst(
+    *, dst: Any, src: Any, mask: Any = None, dtype: Any = None, engine: Any = None, **_: Any
+) -> None:
     """A copy into a view whose place is given by a tile."""
     flush()
     target, source = _data(dst, "tensor_copy_dynamic_dst's dst"), _data(src, "tensor_copy_dynamic_dst's src")
@@ -409,7 +421,9 @@ def tensor_copy_predicated(*, src: Any, dst: Any, predicate: Any, mask: Any = No
     if region is False:
         return
     ranges = ranges_of(region)
-    source = src if is_number(src) else aligned(_data(src, "tensor_copy_predicated's src"), target.shape, target.par, ranges)
+    source = (
+        src if is_number(src) else aligned(_data(src, "tensor_copy_predicated's src"), target.shape, target.par, ranges)
+    )
     isa.tensor_copy_predicated(
         part(target, ranges), source, aligned(chosen, target.shape, target.par, ranges), reverse_pred=reverse_pred
     )
@@ -424,7 +438,14 @@ def memset(shape: Any, value: Any, dtype: Any, *, mask: Any = None, engine: Any 
     region = region_of(mask, sizes)
     chosen = _engine(engine)
     regions = (_sbuf, _psum)
-    return _elementwise(sizes, 0, dtype_of(dtype, float32), region, lambda dst: isa.memset(whole(dst), value, engine=chosen), regions=regions)
+    return _elementwise(
+        sizes,
+        0,
+        dtype_of(dtype, float32),
+        region,
+        lambda dst: isa.memset(whole(dst), value, engine=chosen),
+        regions=regions,
+    )
 
 
 # Reductions and statistics
@@ -447,7 +468,9 @@ def tensor_partition_reduce(op: Any, data: Any, *, mask: Any = None, dtype: Any 
     view = aligned(tile, tile.shape, tile.par, ranges_of(region))
     if not isinstance(region, bool):
         region.ranges = ((0, 1), *region.ranges[1:])
-    return _elementwise(shape, 0, kind, region, lambda dst: isa.tensor_partition_reduce(dst, op, view), regions=(_sbuf,))
+    return _elementwise(
+        shape, 0, kind, region, lambda dst: isa.tensor_partition_reduce(dst, op, view), regions=(_sbuf,)
+    )
 
 
 def bn_stats(data: Any, *, mask: Any = None, dtype: Any = None, **_: Any) -> Tile:
@@ -512,7 +535,9 @@ def nc_find_index8(data: Any, vals: Any, *, mask: Any = None, dtype: Any = None,
     return _elementwise(shape, 0, kind, out, lambda dst: isa.nc_find_index8(dst, view, wanted))
 
 
-def nc_match_replace8(data: Any, vals: Any, imm: Any, dst_idx: Any = None, *, mask: Any = None, dtype: Any = None, **_: Any) -> Tile:
+def nc_match_replace8(
+    data: Any, vals: Any, imm: Any, dst_idx: Any = None, *, mask: Any = None, dtype: Any = None, **_: Any
+) -> Tile:
     """``data`` with the first occurrence of each of 8 values a partition replaced by ``imm``."""
     flush()
     tile, values = _data(data, "nc_match_replace8's data"), _data(vals, "nc_match_replace8's vals")
@@ -552,7 +577,13 @@ def tensor_scalar_cumulative(*, src: Any, dst: Any, op0: Any, op1: Any, imm0: An
     loads = reduce_cmd is not None and reduce_cmd.name == "load_reduce"  # the others have no use for imm1
     second = column_or_number(imm1, rows) if loads and imm1 is not None else None
     isa.tensor_scalar_cumulative(
-        part(target, ranges), part(source, ranges), op0, op1, column_or_number(imm0, rows), imm1=second, reduce_cmd=reduce_cmd
+        part(target, ranges),
+        part(source, ranges),
+        op0,
+        op1,
+        column_or_number(imm0, rows),
+        imm1=second,
+        reduce_cmd=reduce_cmd,
     )
 
 
@@ -586,10 +617,19 @@ def iota(expr: Any, dtype: Any, *, mask: Any = None, **_: Any) -> Tile:
     return tile
 
 
-_COMPARISONS = {"<": "less", "<=": "less_equal", ">": "greater", ">=": "greater_equal", "==": "equal", "!=": "not_equal"}
+_COMPARISONS = {
+    "<": "less",
+    "<=": "less_equal",
+    ">": "greater",
+    ">=": "greater_equal",
+    "==": "equal",
+    "!=": "not_equal",
+}
 
 
-def affine_select(pred: Any, on_true_tile: Any, on_false_value: Any, *, mask: Any = None, dtype: Any = None, **_: Any) -> Tile:
+def affine_select(
+    pred: Any, on_true_tile: Any, on_false_value: Any, *, mask: Any = None, dtype: Any = None, **_: Any
+) -> Tile:
     """``on_true_tile`` where a comparison of index expressions holds, a number elsewhere."""
     flush()
     tile = in_sbuf(_data(on_true_tile, "affine_select's on_true_tile"))
@@ -748,7 +788,9 @@ def dma_copy(*, dst: Any, src: Any, mask: Any = None, dst_rmw_op: Any = None, oo
     read_modify_write(a, b, dst_rmw_op, oob_mode)
 
 
-def dma_transpose(src: Any, *, axes: Any = None, mask: Any = None, dtype: Any = None, dge_mode: Any = None, **_: Any) -> Tile:
+def dma_transpose(
+    src: Any, *, axes: Any = None, mask: Any = None, dtype: Any = None, dge_mode: Any = None, **_: Any
+) -> Tile:
     """A tile with the axes of ``src`` (in HBM or SBUF) reversed, or permuted as ``axes`` says, by DMA."""
     flush()
     source = tile_of(src, "dma_transpose's src")
@@ -757,7 +799,9 @@ def dma_transpose(src: Any, *, axes: Any = None, mask: Any = None, dtype: Any = 
     view = source.nki
     new_shape = tuple(shape[d] for d in order)
     kind = dtype_of(dtype, source.dtype)
-    return _elementwise(new_shape, 0, kind, True, lambda dst: transposed_copy(dst, view, order), regions=(_sbuf,), moves=True)
+    return _elementwise(
+        new_shape, 0, kind, True, lambda dst: transposed_copy(dst, view, order), regions=(_sbuf,), moves=True
+    )
 
 
 def transposed_copy(dst: NkiTensor, view: NkiTensor, order: tuple[int, ...]) -> None:

@@ -108,7 +108,9 @@ def program_id(axis: int) -> int:
     if not core.program_id and at == 0:
         return 0
     if at is None or not 0 <= at < len(core.program_id):
-        raise fail(f"nl.program_id({axis}): the kernel was launched on a grid of {len(core.program_id)} dimensions; launch it as kernel[n, m](...)")
+        raise fail(
+            f"nl.program_id({axis}): the kernel was launched on a grid of {len(core.program_id)} dimensions; launch it as kernel[n, m](...)"
+        )
     return core.program_id[at]
 
 
@@ -154,7 +156,14 @@ def loop_reduce(x: Any, op: Any, loop_indices: Any = None, *, dtype: Any = None,
     if type(before) is Tile and before.shape == tile.shape:
         into(before)
         return before
-    result = Deferred(tile.shape, kind, lambda dst: _copied(dst, tile), par=tile.par, region=region_of(mask, tile.shape, tile), reduces=into)
+    result = Deferred(
+        tile.shape,
+        kind,
+        lambda dst: _copied(dst, tile),
+        par=tile.par,
+        region=region_of(mask, tile.shape, tile),
+        reduces=into,
+    )
     return result.defer()
 
 

@@ -1,4 +1,5 @@
 """``nki.language`` of the earlier API."""
+# ruff: noqa: F401  (names are imported to be found here)
 
 from __future__ import annotations
 
@@ -162,11 +163,5 @@ def sync_program(*_: Any, **__: Any) -> None:
     """Wait for the other programs of the grid, which here have always got as far."""
 
 
-__all__ = [n for n in globals() if not n.startswith("_") and n not in ("annotations", "Any")]
-_ = (arange, atomic_rmw, affine_range, bfloat16, float16, float32, int8, int16, int32, tfloat32, uint8, uint16, uint32)
-
-
 def __getattr__(name: str) -> Any:
-    raise AttributeError(
-        f"nki.language of the earlier API has no {name!r} here; docs/coverage.md lists what there is"
-    )
+    raise AttributeError(f"nki.language of the earlier API has no {name!r} here; docs/coverage.md lists what there is")

@@ -18,9 +18,9 @@ from opentrn.neuroncore.source import caller
 from opentrn.neuroncore.tensor import NkiTensor
 from opentrn.nki import launch
 from opentrn.nki.earlier.allocation import tape
-from opentrn.nki.earlier.iteration import NeuronCores
 from opentrn.nki.earlier.blocks import Blocks
 from opentrn.nki.earlier.deferral import flush, forget
+from opentrn.nki.earlier.iteration import NeuronCores
 from opentrn.nki.earlier.tiles import Tile
 
 __all__ = ["DEFAULT_CHIP", "Kernel", "hardware_of_kernels", "printable"]
@@ -63,7 +63,9 @@ def _from_tiles(value: Any, simulation: bool) -> Any:
             return out
         return view
     if isinstance(value, Blocks):
-        raise ValidationError(f"the kernel returns {value!r}; store it to an nl.shared_hbm tensor and return that", caller())
+        raise ValidationError(
+            f"the kernel returns {value!r}; store it to an nl.shared_hbm tensor and return that", caller()
+        )
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
         return type(value)(_from_tiles(v, simulation) for v in value)
     if isinstance(value, dict):
@@ -89,7 +91,9 @@ class Kernel:
     changes the caller's array.
     """
 
-    def __init__(self, function: Callable[..., Any], grid: tuple[int, ...] = (), cores: int = 1, **options: Any) -> None:
+    def __init__(
+        self, function: Callable[..., Any], grid: tuple[int, ...] = (), cores: int = 1, **options: Any
+    ) -> None:
         self.function = function
         self.grid = grid
         self.cores = cores

@@ -59,13 +59,18 @@ class Predicate:
         word = _joining_word(frame.f_code, frame.f_lasti) if frame is not None else None
         if word is None or frame is None:
             raise ValidationError(
-                "a mask has no single truth value; pass it as mask=, join masks with & and |, and branch on Python integers", caller()
+                "a mask has no single truth value; pass it as mask=, join masks with & and |, and branch on Python integers",
+                caller(),
             )
         _pending.append((word, self, frame.f_code))
         return word == "and"
 
     def __repr__(self) -> str:
-        return f"{self.index!r} {self.kind} 0" if self.index is not None else f" {self.kind} ".join(f"({p!r})" for p in self.parts)
+        return (
+            f"{self.index!r} {self.kind} 0"
+            if self.index is not None
+            else f" {self.kind} ".join(f"({p!r})" for p in self.parts)
+        )
 
 
 _pending: list[tuple[str, Predicate, CodeType]] = []

@@ -10,6 +10,7 @@ from opentrn.neuroncore import isa, machine
 from opentrn.neuroncore.dtypes import DType, float32, is_float, uint8
 from opentrn.neuroncore.memory import MemoryRegion
 from opentrn.neuroncore.tensor import NkiTensor
+from opentrn.nki.earlier.blocks import Blocks, fill
 from opentrn.nki.earlier.indices import Index
 from opentrn.nki.earlier.operands import (
     Deferred,
@@ -28,7 +29,6 @@ from opentrn.nki.earlier.operands import (
     region_of,
     tile_of,
 )
-from opentrn.nki.earlier.blocks import Blocks, fill
 from opentrn.nki.earlier.views import box, whole
 
 __all__ = ["accumulate", "assign", "broadcast_partitions", "broadcast_to", "copy", "copy_where", "load", "load_transpose2d",
@@ -87,7 +87,9 @@ def store(dst: Any, value: Any = None, *, mask: Any = None, **_: Any) -> None:
     if region is False:
         return
     if tile.size != target.size:
-        raise fail(f"nl.store: the destination {list(shape)} holds {target.size} elements and the value {list(tile.shape)} {tile.size}")
+        raise fail(
+            f"nl.store: the destination {list(shape)} holds {target.size} elements and the value {list(tile.shape)} {tile.size}"
+        )
     if region is True:
         a, b = target.nki, tile.nki
         if tile.par:
@@ -307,7 +309,11 @@ def broadcast_to(src: Any, shape: Any, **_: Any) -> Tile:
         own, strides = [1] * (len(sizes) - len(own)) + own, [0] * (len(sizes) - len(strides)) + strides
         if any(n not in (1, m) for n, m in zip(own, sizes, strict=True)):
             raise fail(f"broadcast_to: {list(tile.shape)} does not broadcast to {list(sizes)}")
-        return Tile(view._view(sizes, tuple(0 if n != m else s for n, m, s in zip(own, sizes, strides, strict=True)), view.offset))
+        return Tile(
+            view._view(
+                sizes, tuple(0 if n != m else s for n, m, s in zip(own, sizes, strides, strict=True)), view.offset
+            )
+        )
     par = tile.par + len(sizes) - tile.ndim
     return Tile(aligned(tile, sizes, par, None), par, None, None, tile.psum)
 

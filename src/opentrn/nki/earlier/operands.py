@@ -10,9 +10,9 @@ import numpy as np
 from opentrn.neuroncore.dtypes import DType, as_dtype, bfloat16, float32, int32, is_float, is_integer
 from opentrn.neuroncore.memory import MemoryRegion
 from opentrn.neuroncore.tensor import NkiTensor
-from opentrn.nki.earlier.masks import Region, resolve
 from opentrn.nki.earlier.blocks import tile_of
 from opentrn.nki.earlier.deferral import Deferred, flush
+from opentrn.nki.earlier.masks import Region, resolve
 from opentrn.nki.earlier.tiles import Tile, part
 from opentrn.nki.earlier.views import Ranges, box, fail
 
@@ -117,7 +117,11 @@ def column(tile: Tile, par_range: tuple[int, int] | None) -> NkiTensor:
     view = tile.nki
     if par_range is not None and view.layout.shape[0] != 1:
         layout = view.layout
-        view = view._view((par_range[1] - par_range[0], *layout.shape[1:]), layout.strides, view.offset + par_range[0] * layout.strides[0])
+        view = view._view(
+            (par_range[1] - par_range[0], *layout.shape[1:]),
+            layout.strides,
+            view.offset + par_range[0] * layout.strides[0],
+        )
     return view
 
 

@@ -64,7 +64,11 @@ def reduce(op: Any, x: Any, axis: Any, *, dtype: Any = None, mask: Any = None, k
     if not isinstance(region, bool):
         if region.ragged is not None:
             raise fail(f"{what}: the mask leaves a ragged area; select it first with nl.where or nisa.affine_select")
-        ranges = tuple((0, 1) if d in axes else r for d, r in enumerate(region.ranges)) if keepdims else tuple(region.ranges[d] for d in kept)
+        ranges = (
+            tuple((0, 1) if d in axes else r for d, r in enumerate(region.ranges))
+            if keepdims
+            else tuple(region.ranges[d] for d in kept)
+        )
         if len(ranges) < len(new_shape):
             ranges = (*ranges, (0, 1))
         if builtins.any(r != (0, n) for r, n in zip(ranges, new_shape, strict=True)):
@@ -156,7 +160,9 @@ def softmax(x: Any, axis: Any, *, dtype: Any = None, compute_dtype: Any = None, 
         from opentrn.nki.earlier import isa as earlier
 
         total = Tile(machine.current().allocate((tile.shape[0], 1), float32, MemoryRegion.sbuf))
-        e = earlier.activation_reduce("exp", tile, reduce_op="add", reduce_res=total, bias=least, dtype=inner, mask=mask)
+        e = earlier.activation_reduce(
+            "exp", tile, reduce_op="add", reduce_res=total, bias=least, dtype=inner, mask=mask
+        )
         flush()
         return arithmetic.multiply(e, arithmetic.reciprocal(total), dtype=dtype_of(dtype, tile.dtype), mask=mask)
     largest = reduce("maximum", tile, axis, dtype=inner, mask=mask, keepdims=True, what="nl.softmax")
@@ -171,9 +177,19 @@ def rms_norm(x: Any, w: Any, axis: Any, n: Any, epsilon: float = 1e-6, *, dtype:
     """x / sqrt(sum(x * x) / n + epsilon) * w."""
     tile = on_chip(tile_of(x), "the operand of nl.rms_norm")
     inner = dtype_of(compute_dtype, float32)
-    squares = reduce("add", arithmetic.square(tile, dtype=inner, mask=mask), axis, dtype=inner, mask=mask, keepdims=True, what="nl.rms_norm")
+    squares = reduce(
+        "add",
+        arithmetic.square(tile, dtype=inner, mask=mask),
+        axis,
+        dtype=inner,
+        mask=mask,
+        keepdims=True,
+        what="nl.rms_norm",
+    )
     scaled = arithmetic.add(arithmetic.multiply(squares, 1.0 / n), epsilon)
-    normal = arithmetic.multiply(tile, arithmetic.rsqrt(scaled), dtype=inner if w is not None else dtype_of(dtype, tile.dtype), mask=mask)
+    normal = arithmetic.multiply(
+        tile, arithmetic.rsqrt(scaled), dtype=inner if w is not None else dtype_of(dtype, tile.dtype), mask=mask
+    )
     if w is None or (is_number(w) and w == 1):
         return normal
     return arithmetic.multiply(normal, w, dtype=dtype_of(dtype, tile.dtype), mask=mask)

@@ -95,7 +95,9 @@ class Tile:
     def __bool__(self) -> bool:
         if self.deferred is None and not self.buffer.on_chip:
             return True  # `if bias:` asks whether a tensor was passed
-        raise fail("the value of a tile is not known when the kernel is traced; branch on Python numbers, or select with nl.where")
+        raise fail(
+            "the value of a tile is not known when the kernel is traced; branch on Python numbers, or select with nl.where"
+        )
 
     @property
     def nki(self) -> NkiTensor:
@@ -217,7 +219,14 @@ for _short, _long in (
 ):  # fmt: skip
     _operator(f"__{_short}__", _long)
     _operator(f"__r{_short}__", _long, reverse=True)
-for _short, _long in (("lt", "less"), ("le", "less_equal"), ("gt", "greater"), ("ge", "greater_equal"), ("eq", "equal"), ("ne", "not_equal")):
+for _short, _long in (
+    ("lt", "less"),
+    ("le", "less_equal"),
+    ("gt", "greater"),
+    ("ge", "greater_equal"),
+    ("eq", "equal"),
+    ("ne", "not_equal"),
+):
     _operator(f"__{_short}__", _long)
 Tile.__hash__ = object.__hash__  # type: ignore[method-assign]
 
@@ -233,7 +242,13 @@ def _in_place(name: str, function: str) -> None:
     setattr(Tile, name, method)
 
 
-for _short, _long in (("sub", "subtract"), ("mul", "multiply"), ("truediv", "divide"), ("and", "bitwise_and"), ("or", "bitwise_or")):
+for _short, _long in (
+    ("sub", "subtract"),
+    ("mul", "multiply"),
+    ("truediv", "divide"),
+    ("and", "bitwise_and"),
+    ("or", "bitwise_or"),
+):
     _in_place(f"__i{_short}__", _long)
 
 

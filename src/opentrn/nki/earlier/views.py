@@ -51,7 +51,9 @@ def box(view: NkiTensor, par: int, ranges: tuple[tuple[int, int], ...]) -> NkiTe
     low, high = ranges[0]
     offset -= low * layout.strides[0]
     index = indirection.index
-    chosen = index._view((high - low, *index.layout.shape[1:]), index.layout.strides, index.offset + low * index.layout.strides[0])
+    chosen = index._view(
+        (high - low, *index.layout.shape[1:]), index.layout.strides, index.offset + low * index.layout.strides[0]
+    )
     part = view._view(tuple(hi - lo for lo, hi in ranges), layout.strides, offset)
     part.indirection = Indirection("vector", chosen, indirection.stride, indirection.limit, 0)
     return part
