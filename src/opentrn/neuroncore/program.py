@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from opentrn.neuroncore import source
+from opentrn.neuroncore.memory import MemoryRegion
 from opentrn.neuroncore.source import Site, Source, is_ours, line_of
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from opentrn.neuroncore.machine import Core
     from opentrn.neuroncore.memory import Allocation
 
-__all__ = ["Operands", "Program", "Recorder"]
+__all__ = ["Operands", "Program", "Recorder", "Tensors"]
 
 
 class Recorder:
@@ -124,6 +125,48 @@ class Operands:
 
 
 @dataclass(frozen=True)
+class Tensors:
+    """Columns with one row an allocation.
+
+    ``memory`` is 0 in SBUF, 1 in PSUM, -1 in HBM; ``partition`` and ``byte`` are the kernel's choice of place, -1 without one;
+    ``line_bytes`` and ``plane_bytes`` the bytes of the last dimension and of the last two (free dimensions, on chip).
+    """
+
+    memory: np.ndarray
+    num_partitions: np.ndarray
+    bytes_per_partition: np.ndarray
+    partition: np.ndarray
+    byte: np.ndarray
+    first_use: np.ndarray
+    last_use: np.ndarray
+    line_bytes: np.ndarray
+    plane_bytes: np.ndarray
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """The allocations of a program as columns.
+
+    Attributes:
+        kind: index of the tensor's kind; ``kinds`` holds (region, dtype, shape, partitions, bytes a partition) of each.
+        region: 0 SBUF, 1 PSUM, 2 HBM.
+        num_partitions, num_bytes: of a partition on chip, of the tensor in HBM.
+        first_use, last_use: instructions, -1 for none.
+        partition, byte: address that the kernel chose, -1 where the allocator chooses.
+    """
+
+    kind: np.ndarray
+    kinds: tuple[tuple, ...]
+    region: np.ndarray
+    num_partitions: np.ndarray
+    num_bytes: np.ndarray
+    first_use: np.ndarray
+    last_use: np.ndarray
+    partition: np.ndarray
+    byte: np.ndarray
+
+
+@dataclass(frozen=True)
 class Program:
     """The instruction stream of one core for one launch of a kernel.
 
@@ -163,6 +206,51 @@ class Program:
     def line(self, site: int) -> Source | None:
         """File and line of a site."""
         return line_of(self.sites[site])
+
+    @cached_property
+    def tensors(self) -> Tensors:
+        """The allocations as columns."""
+        memories = {MemoryRegion.sbuf: 0, MemoryRegion.psum: 1}
+        kinds: dict[tuple, tuple] = {}
+        rows = []
+        for a in self.allocations or ():
+            key = (a.shape, a.dtype, a.region)
+            kind = kinds.get(key)
+            if kind is None:
+                item = a.dtype.itemsize
+                free = a.shape[1:] if a.region.on_chip else a.shape
+                line = max((free[-1] if free else 1) * item, 1)
+                plane = max(line * (free[-2] if len(free) > 1 else 1), 1)
+                kind = kinds[key] = (memories.get(a.region, -1), a.num_partitions, line, plane)
+            where = a.address
+            rows.append((*kind, a.bytes_per_partition, a.first_use, a.last_use, *((-1, -1) if where is None else where)))
+        table = np.array(rows, dtype=np.int64).reshape(-1, 9).T
+        memory, partitions, line, plane, size, first, last, partition, byte = (np.ascontiguousarray(c) for c in table)
+        return Tensors(memory, partitions, size, partition, byte, first, last, line, plane)
+
+    @cached_property
+    def tensors(self) -> Tensors:
+        """The allocations as columns."""
+        known: dict[tuple, int] = {}
+        kind, first, last = [], [], []
+        placed: list[tuple[int, int, int]] = []
+        for k, a in enumerate(self.allocations):
+            key = (a.region, a.dtype, a.shape, a.num_partitions, a.bytes_per_partition)
+            kind.append(known.setdefault(key, len(known)))
+            first.append(a.first_use)
+            last.append(a.last_use)
+            if a.address is not None:
+                placed.append((k, *a.address))
+        kinds = tuple(known)
+        codes = {MemoryRegion.sbuf: 0, MemoryRegion.psum: 1}
+        table = np.array([(codes.get(r, 2), p, b) for r, _, _, p, b in kinds] or [(2, 0, 0)], dtype=np.int64)
+        column = np.array(kind, dtype=np.int64)
+        partition, byte = np.full((2, len(column)), -1, dtype=np.int64)
+        for k, row, at in placed:
+            partition[k], byte[k] = row, at
+        region, num_partitions, num_bytes = table[column].T if len(column) else np.zeros((3, 0), np.int64)
+        return Tensors(column, kinds, region, num_partitions, num_bytes, np.array(first, dtype=np.int64),
+                       np.array(last, dtype=np.int64), partition, byte)  # fmt: skip
 
     @cached_property
     def operands(self) -> Operands:

@@ -61,12 +61,11 @@ def find_regions(program: Program, placement: tuple[np.ndarray, np.ndarray]) -> 
     space = np.empty(num, dtype=np.int64)
     base = np.zeros(num, dtype=np.int64)
     part = np.zeros(num, dtype=np.int64)
-    for k, a in enumerate(program.allocations):
-        if a.region.on_chip:
-            space[k] = 0 if a.region.value == "sbuf" else 1
-            part[k], base[k] = placement[0][k], placement[1][k]
-        else:
-            space[k] = 2 + k
+    if program.allocations:
+        memory = program.tensors.memory
+        chip = memory >= 0
+        space[:] = np.where(chip, memory, 2 + np.arange(num))
+        part[chip], base[chip] = placement[0][chip], placement[1][chip]
     operand_start, is_write, region_of, first_operand, count = _number(
         program.plan, first_slot, slots, layout_of_slot, program.operand_allocation, program.operand_offset, space, base, part
     )
@@ -156,9 +155,8 @@ def _boxes(program, layouts, layout_of_slot, first_slot, operand_start, first_op
     offset = program.operand_offset[first_operand]
     out = np.zeros((n, 13), dtype=np.int64)
     # Extents depend on the layout and the tensor's own shape only.
-    pitch_of = np.zeros((num, 2), dtype=np.int64)
-    for k, a in enumerate(program.allocations):
-        pitch_of[k] = _pitches(a)
+    tensors = program.tensors
+    pitch_of = np.stack([tensors.line_bytes, tensors.plane_bytes], axis=1) if program.allocations else np.ones((1, 2), np.int64)
     cache: dict[tuple, tuple] = {}
     extents = np.zeros((n, 3), dtype=np.int64)
     facts = np.zeros((n, 5), dtype=np.int64)
@@ -175,7 +173,7 @@ def _boxes(program, layouts, layout_of_slot, first_slot, operand_start, first_op
         extents[k], facts[k] = found
     on_chip, free, item, parts, dynamic = facts.T
     chip = on_chip.astype(bool)
-    whole = np.array([a.bytes_per_partition for a in program.allocations] or [0], dtype=np.int64)[allocation]
+    whole = tensors.bytes_per_partition[allocation] if program.allocations else np.zeros(n, np.int64)
     within = np.where(chip, offset % free, offset) * item
     within = np.where(dynamic > 0, 0, within)
     inner_pitch, middle_pitch = pitch_of[allocation].T
@@ -206,15 +204,6 @@ def _boxes(program, layouts, layout_of_slot, first_slot, operand_start, first_op
     out[dynamic > 0, 5] = -1 - np.arange(np.count_nonzero(dynamic > 0))
     order = np.lexsort((out[:, 3], out[:, 0])).astype(np.int64)
     return out, order
-
-
-def _pitches(allocation) -> tuple[int, int]:  # noqa: ANN001
-    """(bytes of a line, bytes of a plane) of a tensor: of its last dimension, and of the two last."""
-    shape = allocation.shape[1:] if allocation.region.on_chip else allocation.shape
-    item = allocation.dtype.itemsize
-    inner = (shape[-1] if shape else 1) * item
-    plane = inner * (shape[-2] if len(shape) > 1 else 1)
-    return max(inner, 1), max(plane, inner, 1)
 
 
 def _extents(layout, inner_pitch: int, middle_pitch: int) -> tuple[int, int, int]:  # noqa: ANN001

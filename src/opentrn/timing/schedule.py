@@ -28,7 +28,7 @@ WHAT_IFS = {
 }
 """What :func:`schedule` can assume, and what that means."""
 
-_REORDER_WINDOW = 12
+_REORDER_WINDOW = 24
 
 
 def schedule(programs: list[Program], *, reorder: bool | None = None, what_if: str | None = None) -> Timeline:
