@@ -144,29 +144,6 @@ class Tensors:
 
 
 @dataclass(frozen=True)
-class Tensors:
-    """The allocations of a program as columns.
-
-    Attributes:
-        kind: index of the tensor's kind; ``kinds`` holds (region, dtype, shape, partitions, bytes a partition) of each.
-        region: 0 SBUF, 1 PSUM, 2 HBM.
-        num_partitions, num_bytes: of a partition on chip, of the tensor in HBM.
-        first_use, last_use: instructions, -1 for none.
-        partition, byte: address that the kernel chose, -1 where the allocator chooses.
-    """
-
-    kind: np.ndarray
-    kinds: tuple[tuple, ...]
-    region: np.ndarray
-    num_partitions: np.ndarray
-    num_bytes: np.ndarray
-    first_use: np.ndarray
-    last_use: np.ndarray
-    partition: np.ndarray
-    byte: np.ndarray
-
-
-@dataclass(frozen=True)
 class Program:
     """The instruction stream of one core for one launch of a kernel.
 
@@ -227,30 +204,6 @@ class Program:
         table = np.array(rows, dtype=np.int64).reshape(-1, 9).T
         memory, partitions, line, plane, size, first, last, partition, byte = (np.ascontiguousarray(c) for c in table)
         return Tensors(memory, partitions, size, partition, byte, first, last, line, plane)
-
-    @cached_property
-    def tensors(self) -> Tensors:
-        """The allocations as columns."""
-        known: dict[tuple, int] = {}
-        kind, first, last = [], [], []
-        placed: list[tuple[int, int, int]] = []
-        for k, a in enumerate(self.allocations):
-            key = (a.region, a.dtype, a.shape, a.num_partitions, a.bytes_per_partition)
-            kind.append(known.setdefault(key, len(known)))
-            first.append(a.first_use)
-            last.append(a.last_use)
-            if a.address is not None:
-                placed.append((k, *a.address))
-        kinds = tuple(known)
-        codes = {MemoryRegion.sbuf: 0, MemoryRegion.psum: 1}
-        table = np.array([(codes.get(r, 2), p, b) for r, _, _, p, b in kinds] or [(2, 0, 0)], dtype=np.int64)
-        column = np.array(kind, dtype=np.int64)
-        partition, byte = np.full((2, len(column)), -1, dtype=np.int64)
-        for k, row, at in placed:
-            partition[k], byte[k] = row, at
-        region, num_partitions, num_bytes = table[column].T if len(column) else np.zeros((3, 0), np.int64)
-        return Tensors(column, kinds, region, num_partitions, num_bytes, np.array(first, dtype=np.int64),
-                       np.array(last, dtype=np.int64), partition, byte)  # fmt: skip
 
     @cached_property
     def operands(self) -> Operands:

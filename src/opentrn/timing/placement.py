@@ -3,9 +3,6 @@
 A tensor holds its bytes from its first use to its last. Fresh memory is taken while there is any; after that the place
 that has been free longest is used again, so that a loop's buffers rotate through all of the memory and a new tile waits
 for the oldest one only. How much memory there is thus decides how far loads run ahead.
-
-Free blocks stand in queues, one for each (bytes, quarters of the partitions), oldest first. The queues are linked lists in
-arrays: ``kinds`` rows are (bytes, quarters, head, tail), ``blocks`` rows (freed at, partition, byte, next, previous).
 """
 
 from __future__ import annotations
@@ -15,20 +12,13 @@ from typing import TYPE_CHECKING
 import numba
 import numpy as np
 
-from opentrn.neuroncore.memory import MemoryRegion
-
 if TYPE_CHECKING:
     from opentrn.neuroncore.program import Program
 
 __all__ = ["place"]
 
 _QUADRANT = 32
-_REGIONS = (MemoryRegion.sbuf, MemoryRegion.psum)
-
-# Columns of ``kinds`` and ``blocks``, and what ``counts`` holds.
-_SIZE, _QUARTERS, _HEAD, _TAIL = range(4)
-_FREED, _ROW, _START, _NEXT, _PREVIOUS = range(5)
-_FRESH, _NUM_KINDS, _NUM_BLOCKS, _UNUSED_BLOCKS = range(4)
+_UNLIMITED = 1 << 40
 
 
 def place(program: Program, *, unlimited: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -36,236 +26,197 @@ def place(program: Program, *, unlimited: bool = False) -> tuple[np.ndarray, np.
 
     ``unlimited`` gives every tensor bytes of its own, as if memory never ran out.
     """
-    hardware, tensors = program.hardware, program.tensors
-    count = max(len(tensors.kind), 1)
-    partition, byte = np.zeros((2, count), dtype=np.int64)
-    chosen = tensors.byte >= 0
-    partition[: len(chosen)][chosen], byte[: len(chosen)][chosen] = tensors.partition[chosen], tensors.byte[chosen]
-    limits = (
-        (hardware.sbuf_bytes_per_partition - hardware.sbuf_reserved_bytes_per_partition, 0),
-        (hardware.psum_bytes_per_partition, hardware.psum_bank_bytes),
-    )
-    for code, (limit, unit) in enumerate(limits):
-        # The allocator's share begins above what the kernel placed itself.
-        fixed = chosen & (tensors.region == code)
-        first = int((tensors.byte + tensors.num_bytes)[fixed].max()) if fixed.any() else 0
-        mine = np.flatnonzero((tensors.region == code) & ~chosen & (tensors.first_use >= 0))
-        if not len(mine):
-            continue
-        quarters = -(-tensors.num_partitions[mine] // _QUADRANT)
-        quarters = np.where(quarters <= 2, quarters, 4)
-        size = np.maximum(tensors.num_bytes[mine], 1)
-        begin, end = tensors.first_use[mine], tensors.last_use[mine]
-        partition[mine], byte[mine] = _run(
-            np.lexsort((mine, begin)), np.lexsort((mine, end)), begin, end, size, quarters, first,
-            (1 << 40) if unlimited else limit, unit,
-        )  # fmt: skip
+    tensors = program.tensors
+    hardware = program.hardware
+    partition, byte = np.maximum(tensors.partition, 0), np.maximum(tensors.byte, 0)
+    limits = np.array([
+        hardware.sbuf_bytes_per_partition - hardware.sbuf_reserved_bytes_per_partition, hardware.psum_bytes_per_partition,
+    ])  # fmt: skip
+    # The allocator's share begins above what the kernel placed itself.
+    fixed = np.zeros(2, dtype=np.int64)
+    for m in range(2):
+        placed = (tensors.memory == m) & (tensors.byte >= 0)
+        fixed[m] = (tensors.byte + tensors.bytes_per_partition)[placed].max(initial=0)
+    chosen = np.flatnonzero((tensors.memory >= 0) & (tensors.byte < 0) & (tensors.first_use >= 0))
+    begin = chosen[np.argsort(tensors.first_use[chosen], kind="stable")]
+    finish = chosen[np.argsort(tensors.last_use[chosen], kind="stable")]
+    quadrants = -(-tensors.num_partitions // _QUADRANT)
+    quadrants = np.where(quadrants == 3, 4, np.minimum(quadrants, 4))
+    _place(
+        begin, finish, tensors.first_use, tensors.last_use, np.maximum(tensors.bytes_per_partition, 1), quadrants, tensors.memory,
+        fixed, np.full(2, _UNLIMITED) if unlimited else limits, np.array([0, hardware.psum_bank_bytes]), partition, byte,
+    )  # fmt: skip
     return partition, byte
 
 
 @numba.njit(cache=True)
-def _run(by_begin, by_end, begin, end, size, quarters, first, limit, unit):
-    """(partition, byte) of tensors of one memory, taken in order of first use and given back in order of last use."""
-    n = len(size)
-    kinds = np.empty((256, 4), np.int64)
-    blocks = np.empty((1024, 5), np.int64)
-    counts = np.array([first, 0, 0, -1], np.int64)
-    partition, byte = np.empty(n, np.int64), np.empty(n, np.int64)
-    clock, ended = 0, 0
-    for k in range(n):
-        t = by_begin[k]
-        while ended < n and end[by_end[ended]] < begin[t]:
-            e = by_end[ended]
+def _straddles(start, size, unit):
+    """Whether a tensor that would fit into a bank lies in two."""
+    return unit > 0 and size <= unit and start // unit != (start + size - 1) // unit
+
+
+@numba.njit(cache=True)
+def _unlink(k, m, after, before, head, tail):
+    if before[k] >= 0:
+        after[before[k]] = after[k]
+    else:
+        head[m] = after[k]
+    if after[k] >= 0:
+        before[after[k]] = before[k]
+    else:
+        tail[m] = before[k]
+
+
+@numba.njit(cache=True)
+def _place(begin, finish, first_use, last_use, size, quadrants, memory, fixed, limit, unit, partition, byte):
+    """Fill ``partition`` and ``byte``. Free blocks of each memory are a linked list, the longest free first."""
+    n = len(begin)
+    capacity = 4 * n + 64
+    length = np.empty(capacity, np.int64)
+    wide = np.empty(capacity, np.int64)  # quarters of the partitions
+    row = np.empty(capacity, np.int64)
+    at = np.empty(capacity, np.int64)
+    unused = np.zeros(capacity, np.bool_)
+    after = np.full(capacity, -1, np.int64)
+    before = np.full(capacity, -1, np.int64)
+    spare = np.arange(capacity)[::-1].copy()
+    num_spare = capacity
+    head = np.full(2, -1, np.int64)
+    tail = np.full(2, -1, np.int64)
+    fresh = fixed.copy()
+    ended = 0
+    for position in range(n):
+        t = begin[position]
+        m = memory[t]
+        need, quarters = size[t], quadrants[t]
+        while ended < n and last_use[finish[ended]] < first_use[t]:
+            f = finish[ended]
             ended += 1
-            clock += 1
-            kinds, blocks = _give(kinds, blocks, counts, size[e], quarters[e], partition[e], byte[e], clock, False)
-        kinds, blocks, row, start = _take(kinds, blocks, counts, size[t], quarters[t], limit, unit)
-        partition[t], byte[t] = row, start
-    return partition, byte
-
-
-@numba.njit(cache=True)
-def _fit(start, size, unit):
-    """A tensor that fits into a bank does not straddle two."""
-    if unit and size <= unit and start // unit != (start + size - 1) // unit:
-        return -(-start // unit) * unit
-    return start
-
-
-@numba.njit(cache=True)
-def _kind(kinds, counts, size, quarters):
-    """Queue of a (bytes, quarters), or -1."""
-    for k in range(counts[_NUM_KINDS]):
-        if kinds[k, _SIZE] == size and kinds[k, _QUARTERS] == quarters:
-            return k
-    return -1
-
-
-@numba.njit(cache=True)
-def _give(kinds, blocks, counts, size, quarters, row, start, freed, oldest):
-    """Queue a free block, at the end or as the oldest; returns the tables, which may have grown."""
-    k = _kind(kinds, counts, size, quarters)
-    if k < 0:
-        k = counts[_NUM_KINDS]
-        if k == len(kinds):
-            kinds = np.concatenate((kinds, np.empty_like(kinds)))
-        counts[_NUM_KINDS] += 1
-        kinds[k, _SIZE], kinds[k, _QUARTERS], kinds[k, _HEAD], kinds[k, _TAIL] = size, quarters, -1, -1
-    b = counts[_UNUSED_BLOCKS]
-    if b >= 0:
-        counts[_UNUSED_BLOCKS] = blocks[b, _NEXT]
-    else:
-        b = counts[_NUM_BLOCKS]
-        if b == len(blocks):
-            blocks = np.concatenate((blocks, np.empty_like(blocks)))
-        counts[_NUM_BLOCKS] += 1
-    blocks[b, _FREED], blocks[b, _ROW], blocks[b, _START] = freed, row, start
-    head, tail = kinds[k, _HEAD], kinds[k, _TAIL]
-    if oldest:
-        blocks[b, _NEXT], blocks[b, _PREVIOUS] = head, -1
-        if head >= 0:
-            blocks[head, _PREVIOUS] = b
+            num_spare -= 1
+            k = spare[num_spare]
+            length[k], wide[k], row[k], at[k], unused[k] = size[f], quadrants[f], partition[f], byte[f], False
+            before[k], after[k] = tail[memory[f]], -1
+            if tail[memory[f]] >= 0:
+                after[tail[memory[f]]] = k
+            else:
+                head[memory[f]] = k
+            tail[memory[f]] = k
+        start = fresh[m]
+        if _straddles(start, need, unit[m]):
+            start = (start // unit[m] + 1) * unit[m]
+        found = -1
+        if quarters < 4:
+            k = head[m]
+            while k >= 0 and unused[k]:
+                if wide[k] == quarters and length[k] == need:
+                    found = k
+                    break
+                k = after[k]
+        column = False
+        if found < 0 and start + need <= limit[m]:
+            fresh[m] = start + need
+            partition[t], byte[t] = 0, start
+            column = True
         else:
-            kinds[k, _TAIL] = b
-        kinds[k, _HEAD] = b
-    else:
-        blocks[b, _NEXT], blocks[b, _PREVIOUS] = -1, tail
-        if tail >= 0:
-            blocks[tail, _NEXT] = b
-        else:
-            kinds[k, _HEAD] = b
-        kinds[k, _TAIL] = b
-    return kinds, blocks
-
-
-@numba.njit(cache=True)
-def _unlink(kinds, blocks, counts, k, b):
-    """Take block ``b`` out of queue ``k``."""
-    after, before = blocks[b, _NEXT], blocks[b, _PREVIOUS]
-    if before >= 0:
-        blocks[before, _NEXT] = after
-    else:
-        kinds[k, _HEAD] = after
-    if after >= 0:
-        blocks[after, _PREVIOUS] = before
-    else:
-        kinds[k, _TAIL] = before
-    blocks[b, _NEXT] = counts[_UNUSED_BLOCKS]
-    counts[_UNUSED_BLOCKS] = b
-
-
-@numba.njit(cache=True)
-def _cut(kinds, blocks, counts, k, size):
-    """The oldest block of a queue, with what is left of it given back."""
-    b = kinds[k, _HEAD]
-    freed, row, start = blocks[b, _FREED], blocks[b, _ROW], blocks[b, _START]
-    _unlink(kinds, blocks, counts, k, b)
-    if kinds[k, _SIZE] > size:
-        kinds, blocks = _give(
-            kinds, blocks, counts, kinds[k, _SIZE] - size, kinds[k, _QUARTERS], row, start + size, freed, True
-        )
-    return kinds, blocks, row, start
-
-
-@numba.njit(cache=True)
-def _oldest(kinds, blocks, counts, size, quarters, unit):
-    """Queue whose oldest block has room and has been free longest, or -1."""
-    best = -1
-    for k in range(counts[_NUM_KINDS]):
-        b = kinds[k, _HEAD]
-        if b < 0 or kinds[k, _SIZE] < size or kinds[k, _QUARTERS] < quarters:
-            continue
-        if best >= 0 and blocks[b, _FREED] >= blocks[kinds[best, _HEAD], _FREED]:
-            continue
-        if kinds[k, _SIZE] != size and _fit(blocks[b, _START], size, unit) != blocks[b, _START]:
-            continue
-        best = k
-    return best
-
-
-@numba.njit(cache=True)
-def _take(kinds, blocks, counts, size, quarters, limit, unit):
-    """(tables, partition, byte) of a place for ``size`` bytes on ``quarters`` quarters of the partitions."""
-    if quarters == 4:
-        return _take_whole(kinds, blocks, counts, size, limit, unit)
-    k = _kind(kinds, counts, size, quarters)
-    if k >= 0 and kinds[k, _HEAD] >= 0 and blocks[kinds[k, _HEAD], _FREED] == 0:
-        return _cut(kinds, blocks, counts, k, size)  # a quarter that was cut and never used
-    if _fit(counts[_FRESH], size, unit) + size > limit:
-        k = _oldest(kinds, blocks, counts, size, quarters, unit)
-        if k >= 0 and kinds[k, _QUARTERS] == quarters:
-            return _cut(kinds, blocks, counts, k, size)
-    # The first quarters of a column over all partitions; the others are free, and the first to be taken.
-    kinds, blocks, row, start = _take_whole(kinds, blocks, counts, size, limit, unit)
-    q = 4 - quarters
-    while q > 0:
-        kinds, blocks = _give(kinds, blocks, counts, size, quarters, q * _QUADRANT, start, 0, True)
-        q -= quarters
-    return kinds, blocks, row, start
-
-
-@numba.njit(cache=True)
-def _take_whole(kinds, blocks, counts, size, limit, unit):
-    """The same on all partitions."""
-    start = _fit(counts[_FRESH], size, unit)
-    if start + size <= limit:
-        counts[_FRESH] = start + size
-        return kinds, blocks, 0, start
-    k = _oldest(kinds, blocks, counts, size, 4, unit)
-    if k >= 0:
-        return _cut(kinds, blocks, counts, k, size)
-    kinds, blocks, start = _merge(kinds, blocks, counts, size, unit)
-    if start < 0:  # past the end: the compiler would spill here
-        start = _fit(counts[_FRESH], size, unit)
-        counts[_FRESH] = start + size
-    return kinds, blocks, 0, start
-
-
-@numba.njit(cache=True)
-def _merge(kinds, blocks, counts, size, unit):
-    """Join neighbouring free blocks that span all partitions into one of ``size`` bytes, the oldest such; -1 for none."""
-    total = 0
-    for k in range(counts[_NUM_KINDS]):
-        if kinds[k, _QUARTERS] == 4:
-            b = kinds[k, _HEAD]
-            while b >= 0:
-                total += 1
-                b = blocks[b, _NEXT]
-    starts, lengths = np.empty(total, np.int64), np.empty(total, np.int64)
-    freed, block, queue = np.empty(total, np.int64), np.empty(total, np.int64), np.empty(total, np.int64)
-    m = 0
-    for k in range(counts[_NUM_KINDS]):
-        if kinds[k, _QUARTERS] == 4:
-            b = kinds[k, _HEAD]
-            while b >= 0:
-                starts[m], lengths[m], freed[m] = blocks[b, _START], kinds[k, _SIZE], blocks[b, _FREED]
-                block[m], queue[m] = b, k
-                m += 1
-                b = blocks[b, _NEXT]
-    order = np.argsort(starts, kind="mergesort")
-    low, best_low, best_high, best_age = 0, -1, -1, np.int64(0)
-    for high in range(total):
-        r = order[high]
-        if high and starts[order[high - 1]] + lengths[order[high - 1]] != starts[r]:
-            low = high
-        stop = starts[r] + lengths[r]
-        # Drop blocks from the front while the rest is enough.
-        while low < high and stop - _fit(starts[order[low + 1]], size, unit) >= size:
-            low += 1
-        if stop - _fit(starts[order[low]], size, unit) >= size:
-            age = freed[order[low]]
-            for m in range(low + 1, high + 1):
-                age = max(age, freed[order[m]])
-            if best_low < 0 or age < best_age:
-                best_low, best_high, best_age = low, high, age
-    if best_low < 0:
-        return kinds, blocks, -1
-    first, last = starts[order[best_low]], order[best_high]
-    begin, stop = _fit(first, size, unit), starts[last] + lengths[last]
-    for m in range(best_low, best_high + 1):
-        _unlink(kinds, blocks, counts, queue[order[m]], block[order[m]])
-    if stop > begin + size:
-        kinds, blocks = _give(kinds, blocks, counts, stop - begin - size, 4, 0, begin + size, best_age, True)
-    if begin > first:
-        kinds, blocks = _give(kinds, blocks, counts, begin - first, 4, 0, first, best_age, True)
-    return kinds, blocks, begin
+            if found < 0:
+                k = head[m]
+                while k >= 0:
+                    if wide[k] == quarters and length[k] >= need and not _straddles(at[k], need, unit[m]):
+                        found = k
+                        break
+                    k = after[k]
+            if found < 0 and quarters < 4:
+                k = head[m]
+                while k >= 0:
+                    if wide[k] == 4 and length[k] >= need and not _straddles(at[k], need, unit[m]):
+                        found = k
+                        break
+                    k = after[k]
+                column = found >= 0
+            if found >= 0:
+                partition[t], byte[t] = row[found], at[found]
+                if length[found] > need:
+                    length[found] -= need
+                    at[found] += need
+                else:
+                    _unlink(found, m, after, before, head, tail)
+                    spare[num_spare] = found
+                    num_spare += 1
+            else:
+                # Join neighbouring free blocks that span all partitions; of the runs that are large enough, the first.
+                count = 0
+                k = head[m]
+                while k >= 0:
+                    count += wide[k] == 4
+                    k = after[k]
+                blocks = np.empty(count, np.int64)
+                starts = np.empty(count, np.int64)
+                count = 0
+                k = head[m]
+                while k >= 0:
+                    if wide[k] == 4:
+                        blocks[count], starts[count] = k, at[k]
+                        count += 1
+                    k = after[k]
+                order = np.argsort(starts)
+                run = 0
+                place_at = np.int64(-1)
+                for j in range(count):
+                    b = blocks[order[j]]
+                    if j == 0 or at[blocks[order[j - 1]]] + length[blocks[order[j - 1]]] != at[b]:
+                        run = j
+                    while True:
+                        low = at[blocks[order[run]]]
+                        if _straddles(low, need, unit[m]):
+                            low = (low // unit[m] + 1) * unit[m]
+                        if run < j and at[b] + length[b] - at[blocks[order[run + 1]]] >= need and not _straddles(
+                            at[blocks[order[run + 1]]], need, unit[m]
+                        ):
+                            run += 1
+                        else:
+                            break
+                    if at[b] + length[b] - low >= need:
+                        place_at = low
+                        end = at[b] + length[b]
+                        # The first block keeps what lies before, the last what is left behind; those between are used up.
+                        for x in range(run, j + 1):
+                            q = blocks[order[x]]
+                            q_end = at[q] + length[q]
+                            if at[q] < low:
+                                length[q] = low - at[q]
+                            elif x == j and end > low + need:
+                                at[q], length[q] = low + need, end - low - need
+                            else:
+                                _unlink(q, m, after, before, head, tail)
+                                spare[num_spare] = q
+                                num_spare += 1
+                            if at[q] < low and x == j and q_end > low + need:
+                                # One block holds the whole place: a second one for its tail.
+                                num_spare -= 1
+                                z = spare[num_spare]
+                                length[z], wide[z], row[z], at[z], unused[z] = q_end - low - need, 4, 0, low + need, False
+                                before[z], after[z] = q, after[q]
+                                if after[q] >= 0:
+                                    before[after[q]] = z
+                                else:
+                                    tail[m] = z
+                                after[q] = z
+                        break
+                column = True
+                if place_at < 0:  # past the end, where the compiler would spill
+                    place_at = start
+                    fresh[m] = start + need
+                partition[t], byte[t] = 0, place_at
+        if column and quarters < 4:
+            for q in range(4 - quarters, 0, -quarters):
+                if num_spare == 0:
+                    break
+                num_spare -= 1
+                k = spare[num_spare]
+                length[k], wide[k], row[k], at[k], unused[k] = need, quarters, q * _QUADRANT, byte[t], True
+                before[k], after[k] = -1, head[m]
+                if head[m] >= 0:
+                    before[head[m]] = k
+                else:
+                    tail[m] = k
+                head[m] = k
