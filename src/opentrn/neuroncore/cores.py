@@ -151,6 +151,12 @@ class CoreGroup:
             self._waiting[index] = None
         machine.state.core = core
 
+    def take_turns(self, core: Any) -> None:
+        """Let the other cores run up to their next write to shared memory, so that all advance side by side."""
+        with self._turn:
+            self._pass_on(core.index)
+            self._await_turn(core.index)
+
     # Rendezvous
 
     def barrier(self, core: Any, cores: tuple[int, ...]) -> tuple:

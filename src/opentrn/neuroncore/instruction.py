@@ -153,6 +153,7 @@ class Plan:
     """
 
     __slots__ = (
+        "writes_shared",
         "id",
         "instruction",
         "issue",
@@ -186,6 +187,7 @@ class Plan:
         self.arity = arity
         self.watched = reads + tuple(p for p in writes if self.operand_name(p) in declared.keeps)
         self.adds = declared.names.index(declared.accumulates) if declared.accumulates else 0
+        self.writes_shared = any(layout.region is MemoryRegion.shared_hbm for layout in layouts[: len(writes)])
         self.indirect = any(layout.indirect for layout in layouts)
         self.flow = declared.flow
         self.place = declared.place

@@ -206,9 +206,9 @@ class Core:
         for n in dims:
             size *= n
         if where.on_chip:
-            if len(dims) < 2:
-                dims = (dims[0], 1)
             partitions = dims[0]
+            if len(dims) < 2:
+                dims = (partitions, 1)
             if partitions > self.hardware.num_partitions:
                 raise ValidationError(
                     f"{where.value} tensor {kind}{list(dims)} needs {partitions} partitions and the memory has "
@@ -246,10 +246,13 @@ class Core:
         """Run and record one instruction whose arguments match ``plan``; returns its position in the stream."""
         index = self.count
         self.count = index + 1
-        if plan.place is not None:
-            args = plan.place(plan, args)
+        place: Any = plan.place
+        if place is not None:
+            args = place(plan, args)
         if plan.indirect:
             plan, args = self._resolve_indices(plan, args, index)
+        if plan.writes_shared and self.group is not None and self.group.size > 1:
+            self.group.take_turns(self)
         recorder = self.recorder
         if recorder is not None:
             recorder.record(plan, args, sys._getframe(2), name)  # live ranges follow from the record
@@ -344,9 +347,8 @@ class Core:
 
     def assumed(self, origin: str) -> int | None:
         """The value to assume for a register that would be loaded from ``origin``, in a run without values."""
-        if callable(self._assume):
-            return self._assume(origin)
-        return self._assume
+        assume: Any = self._assume
+        return assume(origin) if callable(assume) else assume
 
     def report_undefined(self, message: str, source: Any) -> None:
         """Raise, warn or pass over a use of memory never written, as the launch asked for."""

@@ -6,8 +6,9 @@ view the hardware could not address is refused here, with the line of the kernel
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -22,7 +23,19 @@ __all__ = ["DynamicSlice", "Indirection", "NKIObject", "NkiTensor", "ds"]
 
 
 class NKIObject:
-    """Base class for the configuration objects that kernels define; keyword arguments become attributes."""
+    """Base class for the configuration objects that kernels define; keyword arguments become attributes.
+
+    In a dataclass, attributes count as fields whether they are annotated or not, as in AWS's library.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        fields = dict(cls.__dict__.get("__annotations__", {}))
+        for name, value in vars(cls).items():
+            plain = not name.startswith("_") and not hasattr(value, "__get__") and getattr(value, "__hash__", None)
+            if plain and name not in fields and not isinstance(cls, enum.EnumMeta):
+                fields[name] = Any
+        cls.__annotations__ = fields
 
     def __init__(self, **kwargs: Any) -> None:
         for name, value in kwargs.items():
@@ -115,7 +128,7 @@ class NkiTensor(NKIObject):
             free = storage.free_bytes // host.itemsize
         else:
             free = strides[0] if region.on_chip and dims else int(np.prod(dims))
-        self.storage = storage
+        self.storage = cast(Storage, storage)
         self.layout = intern_layout(dims, strides, kind, host, region, free)
         self.offset = 0
         self.indirection = None
