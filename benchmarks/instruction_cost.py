@@ -1,9 +1,10 @@
-"""Host time of each compute instruction: at a tile where arithmetic is negligible, and at a full one against bare NumPy.
+"""Host time of each compute instruction: at a tile where arithmetic is negligible, and at a full one against bare
+NumPy.
 
     python benchmarks/instruction_cost.py
 
-Microseconds a call, the fastest of several runs. The NumPy column is the least that the same values need: the operations on
-float32 arrays that exist already, without any conversion, check or record.
+Microseconds a call, the fastest of several runs. The NumPy column is the least that the same values need: the
+operations on float32 arrays that exist already, without any conversion, check or record.
 """
 
 from __future__ import annotations
@@ -84,7 +85,8 @@ def cases(columns: int) -> dict[str, tuple[Callable[[], object], Callable[[], ob
         ),
         "activation gelu": (lambda: isa.activation(d, "gelu", a), None),
         "activation_reduce": (
-            lambda: isa.activation_reduce(d, "square", a, np.add, res), lambda: np.multiply(x, x, out=z).sum(axis=1)
+            lambda: isa.activation_reduce(d, "square", a, np.add, res),
+            lambda: np.multiply(x, x, out=z).sum(axis=1),
         ),
         "tensor_reduce max": (lambda: isa.tensor_reduce(res, np.maximum, a, 1), lambda: x.max(axis=1)),
         "tensor_reduce add": (lambda: isa.tensor_reduce(res, np.add, a, 1), lambda: x.sum(axis=1)),
@@ -102,10 +104,12 @@ def cases(columns: int) -> dict[str, tuple[Callable[[], object], Callable[[], ob
             lambda: np.where((steps >= c) & (steps < c), x, np.float32(-1)).max(axis=1),
         ),
         "select_reduce": (
-            lambda: isa.select_reduce(d, mask, a, 0.0), lambda: np.where(mask.array() != 0, x, np.float32(0))
+            lambda: isa.select_reduce(d, mask, a, 0.0),
+            lambda: np.where(mask.array() != 0, x, np.float32(0)),
         ),
         "tensor_copy_predicated": (
-            lambda: isa.tensor_copy_predicated(d, a, mask), lambda: np.copyto(z, x, where=mask.array() != 0)
+            lambda: isa.tensor_copy_predicated(d, a, mask),
+            lambda: np.copyto(z, x, where=mask.array() != 0),
         ),
         "affine_select": (
             lambda: isa.affine_select(d, small, 1, a, -1.0, np.greater_equal),
@@ -114,12 +118,14 @@ def cases(columns: int) -> dict[str, tuple[Callable[[], object], Callable[[], ob
         "iota": (lambda: isa.iota(d, small), lambda: np.copyto(z, lanes - steps)),
         "tensor_tensor_scan": (lambda: isa.tensor_tensor_scan(d, a, b, 0.0, np.multiply, np.add), None),
         "tensor_scalar_cumulative": (
-            lambda: isa.tensor_scalar_cumulative(d, a, np.add, np.add, 0.0), lambda: np.add.accumulate(x, axis=1)
+            lambda: isa.tensor_scalar_cumulative(d, a, np.add, np.add, 0.0),
+            lambda: np.add.accumulate(x, axis=1),
         ),
         "bn_stats": (lambda: isa.bn_stats(stats, a), lambda: (x.mean(axis=1), x.var(axis=1))),
         "nc_stream_shuffle": (lambda: isa.nc_stream_shuffle(d, a, [0] * 32), None),
         "nc_n_gather": (
-            lambda: isa.nc_n_gather(d, a, index), lambda: np.take_along_axis(x, index.array().astype(np.int64), 1)
+            lambda: isa.nc_n_gather(d, a, index),
+            lambda: np.take_along_axis(x, index.array().astype(np.int64), 1),
         ),
         "max8": (lambda: isa.max8(top, wide), None),
         "nc_find_index8": (lambda: isa.nc_find_index8(places, wide, top), None),

@@ -1,8 +1,8 @@
 """The activation functions of the Scalar engine, in float32.
 
 The engine evaluates piecewise polynomials whose tables are not published; here each function is computed to float32
-accuracy, except that ``sin`` runs out of its domain as the engine's does. Every function takes a float32 array and the float32
-array that receives the result, which may be the same array or None for a new one.
+accuracy, except that ``sin`` runs out of its domain as the engine's does. Every function takes a float32 array and the
+float32 array that receives the result, which may be the same array or None for a new one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ _PI = np.float32(np.pi)
 _INV_SQRT_2 = np.float32(np.sqrt(0.5))
 _TANH_SCALE = np.float32(np.sqrt(2.0 / np.pi))
 
-# erf(x) = x P(x^2) / Q(x^2) on [-3.92, 3.92], relative error 5.3e-8, a least-squares fit reweighted to minimax; beyond, float32 is 1.
+# erf(x) = x P(x^2) / Q(x^2) on [-3.92, 3.92], relative error 5.3e-8, a least-squares fit reweighted to minimax;
+# beyond, float32 is 1.
 _ERF_LIMIT = np.float32(3.92)
 _ERF_P = (1.12837911139, 0.199721345213, 0.0505457727496, 0.0036928794133, 0.000141637371491, -1.95700008771e-6,
           1.99284968879e-8)  # fmt: skip
@@ -66,7 +67,8 @@ def _sigmoid(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
 
 
 def _softplus(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-    """``log(1 + exp(x))`` as ``max(x, 0) + log(1 + u)``, u = exp(-|x|); the quotient restores what 1 + u rounded away."""
+    """``log(1 + exp(x))`` as ``max(x, 0) + log(1 + u)``, u = exp(-|x|); the quotient restores what 1 + u rounded
+    away."""
     u = np.abs(x)
     np.negative(u, out=u)
     np.exp(u, out=u)
@@ -151,7 +153,8 @@ def _mish(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
 def _sin(x: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """sin inside [-pi, pi]; outside, the cubic that the engine's last polynomial piece extrapolates to.
 
-    With d the distance from +-pi the sine is -(d - d^3 / 6); continued outwards that gives the documented sin(9.0) = 27.65.
+    With d the distance from +-pi the sine is -(d - d^3 / 6); continued outwards that gives the documented sin(9.0) =
+    27.65.
     """
     outside = np.abs(x) > _PI
     if not outside.any():

@@ -26,7 +26,8 @@ class Operator:
 
     Attributes:
         name: as in ``nki.language``.
-        function: ``f(a, b, out=None)`` on float32 arrays, or on integers for bit-vector operators; unary ones ignore ``b``.
+        function: ``f(a, b, out=None)`` on float32 arrays, or on integers for bit-vector operators; unary ones ignore
+        ``b``.
         bitvec: works on bit patterns of integers, without conversion.
         unary: takes no second operand.
         reduction: NumPy ufunc for use as a reduction, where the hardware allows one.
@@ -146,7 +147,8 @@ _BY_NAME.update(
         "max": _BY_NAME["maximum"], "min": _BY_NAME["minimum"], "true_divide": _BY_NAME["divide"],
         "absolute": _BY_NAME["abs"], "sum": _BY_NAME["add"], "prod": _BY_NAME["multiply"], "mult": _BY_NAME["multiply"],
         "bitwise_not": _BY_NAME["invert"], "remainder": _BY_NAME["mod"], "copy": _BY_NAME["bypass"],
-        "amax": _BY_NAME["maximum"], "amin": _BY_NAME["minimum"], "pow": _BY_NAME["power"], "float_power": _BY_NAME["power"],
+        "amax": _BY_NAME["maximum"], "amin": _BY_NAME["minimum"], "pow": _BY_NAME["power"],
+        "float_power": _BY_NAME["power"],
         "mean": _BY_NAME["average"],
     }
 )  # fmt: skip

@@ -1,8 +1,8 @@
 """Conversion between the types of memory and the float32 that the engines compute in.
 
 Every compute engine widens its operands to float32 and narrows its results to the type of the destination. Into
-floats that is rounding to nearest even, with overflow to infinity (to NaN where the type has no infinity); into integers
-rounding to nearest even and saturation. `docs/numerics.md` gives the source of each rule.
+floats that is rounding to nearest even, with overflow to infinity (to NaN where the type has no infinity); into
+integers rounding to nearest even and saturation. `docs/numerics.md` gives the source of each rule.
 """
 
 from __future__ import annotations

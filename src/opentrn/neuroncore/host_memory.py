@@ -1,7 +1,8 @@
 """Host memory of temporaries: kept by the process when they are freed, because the next instruction needs it again.
 
-NumPy allocates an array for every intermediate tile. With the C library's defaults those of some hundred kilobytes go back to
-the operating system when freed, and each new one pays for its pages again: several times the cost of the arithmetic on them.
+NumPy allocates an array for every intermediate tile. With the C library's defaults those of some hundred kilobytes go
+back to the operating system when freed, and each new one pays for its pages again: several times the cost of the
+arithmetic on them.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ _KEPT_BYTES = 512 << 20
 
 @functools.cache
 def keep_temporaries() -> bool:
-    """Let this process keep up to half a gigabyte of freed memory; whether the C library has such a setting (glibc has)."""
+    """Let this process keep up to half a gigabyte of freed memory; whether the C library has such a setting (glibc
+    has)."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):

@@ -1,8 +1,8 @@
 """The random number generators of the Vector and GpSimd engines: XORWOW, a state a lane.
 
-The state words are those that `rand_set_state` and `rand_get_state` move: six 32-bit words (x, y, z, w, v and the counter d of
-Marsaglia's xorwow), four such states a lane on Vector and one on GpSimd. NeuronCore-v2 and v3 have another generator (a shift
-register whose polynomial is not published) on Vector; its place is taken by this one.
+The state words are those that `rand_set_state` and `rand_get_state` move: six 32-bit words (x, y, z, w, v and the
+counter d of Marsaglia's xorwow), four such states a lane on Vector and one on GpSimd. NeuronCore-v2 and v3 have another
+generator (a shift register whose polynomial is not published) on Vector; its place is taken by this one.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def initial_state(num_lanes: int, streams: int) -> np.ndarray:
 def random_words(state: np.ndarray, count: int) -> np.ndarray:
     """``count`` 32-bit words for each lane of ``state`` (lanes, streams, 6), which moves on.
 
-    The streams of a lane take turns: word k comes from stream ``k % streams``. A last incomplete turn is taken in full by every
-    stream and its surplus dropped.
+    The streams of a lane take turns: word k comes from stream ``k % streams``. A last incomplete turn is taken in full
+    by every stream and its surplus dropped.
     """
     lanes, streams, _ = state.shape
     turns = -(-count // streams)

@@ -51,13 +51,14 @@ def _initial(i: Issue, name: str) -> Any:
 class tensor_scalar_reduce:
     """``dst = data <op0> operand0``, and ``reduce_res = reduce_op(dst)`` along the free axis through the accumulators.
 
-    ``reduce_init`` starts the accumulators with ``reduce_cmd.load_reduce``; ``reduce_res_negate`` flips the sign of what is
-    written to ``reduce_res``, not the registers.
+    ``reduce_init`` starts the accumulators with ``reduce_cmd.load_reduce``; ``reduce_res_negate`` flips the sign of
+    what is written to ``reduce_res``, not the registers.
     """
 
     operands = dict(
         dst=Out(ON_CHIP, indirect=True), data=In(ON_CHIP, indirect=True), op0=static(),
-        operand0=Scalar(ON_CHIP, optional=True), reduce_op=static(), reduce_res=Out(ON_CHIP, None), reverse0=static(False),
+        operand0=Scalar(ON_CHIP, optional=True), reduce_op=static(), reduce_res=Out(ON_CHIP, None),
+        reverse0=static(False),
         reduce_cmd=static(commands.reset_reduce), reduce_init=Scalar(ON_CHIP, None), reduce_res_negate=static(False),
     )  # fmt: skip
     engines = (Engine.vector,)
@@ -84,12 +85,19 @@ class tensor_scalar_reduce:
 
     def compute(i: Issue):
         shaped, col, initial = fit(i.data, i.dst), expand(i.operand0, i.dst), _initial(i, "reduce_init")
-        one, update, in_place, store = step(arithmetic(i, "op0")), accumulation(i, "vector", _reduction(i)), direct(i.dst), storer(i.dst)
+        one, update, in_place, store = (
+            step(arithmetic(i, "op0")),
+            accumulation(i, "vector", _reduction(i)),
+            direct(i.dst),
+            storer(i.dst),
+        )
         logical, shape = arithmetic(i, "op0").logical, i.dst.shape
         store_result = storer(i.reduce_res) if i.reduce_res is not None else None
         negate = i.reduce_res_negate
 
-        def run(core, dst, data, op0, operand0, reduce_op, reduce_res, reverse0, reduce_cmd, reduce_init, reduce_res_negate):
+        def run(
+            core, dst, data, op0, operand0, reduce_op, reduce_res, reverse0, reduce_cmd, reduce_init, reduce_res_negate
+        ):
             out = dst if in_place else np.empty(shape, np.float32) if logical else None
             result = one(widen(shaped(data)), None if operand0 is None else number(col(operand0)), out)
             registers = update(core, result, initial(reduce_init))
@@ -112,11 +120,13 @@ def _reduction(i: Issue) -> Operator:
 class tensor_scalar_cumulative:
     """Running reduction along the free axis: ``reg = (src[i] <op0> imm0) <op1> reg; dst[i] = reg``.
 
-    The register starts at the identity of ``op1`` (``reset_reduce``), at ``imm1`` (``load_reduce``), or goes on (``reduce``).
+    The register starts at the identity of ``op1`` (``reset_reduce``), at ``imm1`` (``load_reduce``), or goes on
+    (``reduce``).
     """
 
     operands = dict(
-        dst=Out(ON_CHIP, indirect=True), src=In(ON_CHIP, indirect=True), op0=static(), op1=static(), imm0=Scalar(ON_CHIP),
+        dst=Out(ON_CHIP, indirect=True), src=In(ON_CHIP, indirect=True), op0=static(), op1=static(),
+        imm0=Scalar(ON_CHIP),
         imm1=Scalar(ON_CHIP, None), reduce_cmd=static(commands.reset_reduce),
     )  # fmt: skip
     engines = (Engine.vector,)
@@ -185,7 +195,9 @@ def prefix_defined(masks: dict[int, np.ndarray], shape: tuple[int, ...]) -> np.n
     ok = np.ones((shape[0], int(np.prod(shape[1:]))), np.bool_)
     for mask in masks.values():
         mask = mask.reshape(mask.shape[0], -1)
-        ok &= np.logical_and.accumulate(mask, axis=1) if mask.shape[1] == ok.shape[1] else mask.all(axis=1, keepdims=True)
+        ok &= (
+            np.logical_and.accumulate(mask, axis=1) if mask.shape[1] == ok.shape[1] else mask.all(axis=1, keepdims=True)
+        )
     return ok.reshape(shape)
 
 
@@ -193,8 +205,8 @@ def prefix_defined(masks: dict[int, np.ndarray], shape: tuple[int, ...]) -> np.n
 class exponential:
     """``dst = exp(src - max_value)`` on the Vector engine of NeuronCore-v4, with an optional running sum.
 
-    The sum goes to the Vector engine's accumulators as ``reduce_cmd`` says (``reduce_init`` starts it with ``load_reduce``);
-    ``reduce_res`` (P, 1) reads them out. With ``idle`` the accumulators are left in an unknown state.
+    The sum goes to the Vector engine's accumulators as ``reduce_cmd`` says (``reduce_init`` starts it with
+    ``load_reduce``); ``reduce_res`` (P, 1) reads them out. With ``idle`` the accumulators are left in an unknown state.
     """
 
     operands = dict(
@@ -208,7 +220,9 @@ class exponential:
         same_elements(i, "dst", "src")
         column(i, "src", "max_value", "reduce_res", "reduce_init")
         if max(i.dst.ndim, i.src.ndim) > 4:
-            raise i.fail(f"tiles have at most 4 dimensions here, not {max(i.dst.ndim, i.src.ndim)}; flatten_dims merges them")
+            raise i.fail(
+                f"tiles have at most 4 dimensions here, not {max(i.dst.ndim, i.src.ndim)}; flatten_dims merges them"
+            )
         require_types(i, "dst", *_EXP_FLOATS, "tfloat32", *_SMALL_INTEGERS, "int32")
         require_types(i, "src", *_EXP_FLOATS, *_SMALL_INTEGERS, "int32", "uint32")
         require_types(i, "max_value", "float32")
@@ -249,7 +263,8 @@ _EXP_FLOATS = ("float8_e4m3", "float8_e4m3fn", "float8_e5m2", "float16", "bfloat
 
 @instruction
 class range_select:
-    """``dst = on_true_tile`` where both comparisons of the column number with the bounds hold, ``on_false_value`` elsewhere.
+    """``dst = on_true_tile`` where both comparisons of the column number with the bounds hold, ``on_false_value``
+    elsewhere.
 
     The column number is the flat index along the free axis plus ``range_start``. The maximum of ``dst`` goes to the
     accumulators as ``reduce_cmd`` says; ``reduce_res`` (P, 1) reads them out. ``on_false_value`` is the lowest float32.
@@ -296,7 +311,9 @@ class range_select:
         def run(core, dst, on_true, c0, c1, bound0, bound1, reduce_cmd, reduce_res, reduce_op, range_start, on_false):
             start = int(range_start)
             if abs(start) + size > 1 << 24:
-                raise fail(f"range_start={start} with {size} columns leaves the integers that float32 compares exactly, 2**24")
+                raise fail(
+                    f"range_start={start} with {size} columns leaves the integers that float32 compares exactly, 2**24"
+                )
             index = columns + np.float32(start) if start else columns
             where = _within(first, second, index, bound0, bound1)
             result = np.where(where if flat_tile else where.reshape(shape), widen(shaped(on_true)), lowest)
@@ -311,7 +328,9 @@ class range_select:
         i, names = plan.issue, plan.instruction.names
         tile, b0, b1 = (masks.get(names.index(n)) for n in ("on_true_tile", "bound0", "bound1"))
         data = [args[names.index(n)].array() for n in ("bound0", "bound1")]
-        index = np.arange(i.on_true_tile.free_size, dtype=np.float32) + np.float32(int(args[names.index("range_start")]))
+        index = np.arange(i.on_true_tile.free_size, dtype=np.float32) + np.float32(
+            int(args[names.index("range_start")])
+        )
         where = _within(alu_operator(i, "comp_op0").function, alu_operator(i, "comp_op1").function, index, *data)
         ok = np.where(where, True if tile is None else tile.reshape(where.shape), True)
         for bound in (b0, b1):
@@ -330,14 +349,16 @@ def _within(first: Any, second: Any, index: np.ndarray, bound0: np.ndarray, boun
 
 @instruction
 class select_reduce:
-    """``dst = on_true`` where ``predicate`` is not 0 (is 0, with ``reverse_pred``), ``on_false`` elsewhere, with a maximum.
+    """``dst = on_true`` where ``predicate`` is not 0 (is 0, with ``reverse_pred``), ``on_false`` elsewhere, with a
+    maximum.
 
     ``on_false`` is a number or a (P, 1) column. The maximum of ``dst`` goes to the accumulators as ``reduce_cmd`` says;
     ``reduce_res`` (P, 1) reads them out. With ``idle`` the accumulators are left in an unknown state.
     """
 
     operands = dict(
-        dst=Out(ON_CHIP), predicate=In(ON_CHIP), on_true=In(ON_CHIP), on_false=Scalar(ON_CHIP), reduce_res=Out(ON_CHIP, None),
+        dst=Out(ON_CHIP), predicate=In(ON_CHIP), on_true=In(ON_CHIP), on_false=Scalar(ON_CHIP),
+        reduce_res=Out(ON_CHIP, None),
         reduce_cmd=static(commands.idle), reduce_op=static("maximum"), reverse_pred=static(False),
     )  # fmt: skip
     engines = (Engine.vector,)
@@ -384,4 +405,6 @@ class select_reduce:
         predicate = args[1].array().reshape(args[0].shape)
         where = predicate == 0 if plan.issue.reverse_pred else predicate != 0
         ok = selected(where, masks.get(2), masks.get(3), args[0].shape, masks.get(1))
-        return ok if args[position] is args[0] else ok.reshape(ok.shape[0], -1).all(axis=1).reshape(args[position].shape)
+        return (
+            ok if args[position] is args[0] else ok.reshape(ok.shape[0], -1).all(axis=1).reshape(args[position].shape)
+        )

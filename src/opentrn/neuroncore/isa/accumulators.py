@@ -63,8 +63,9 @@ def _by_magnitude(values: np.ndarray, choose: Any) -> np.ndarray:
 def accumulation(i: Issue, engine: str, op: Operator, *, spoils: bool = False) -> Callable[..., np.ndarray | None]:
     """What ``i.reduce_cmd`` asks for, as a function ``update(core, tile, initial)``.
 
-    It returns the registers of the tile's lanes, of which the caller may not change anything, or None where the command is
-    idle and nothing is read out. ``spoils`` says that the idle command leaves the registers in an unknown state.
+    It returns the registers of the tile's lanes, of which the caller may not change anything, or None where the
+    command is idle and nothing is read out. ``spoils`` says that the idle command leaves the registers in an unknown
+    state.
     """
     reduce_tile, combine = row_reduction(op), op.function
     identity, attribute, name = np.float32(op.identity), f"{engine}_accumulator", i.instruction.name
@@ -108,7 +109,8 @@ def _first_tile(i: Issue) -> str:
 
 def _report_unknown(core: Any, engine: str, lanes: slice, name: str) -> None:
     core.report_undefined(
-        f"{name}: reduce_cmd.reduce goes on from the accumulators of the {engine.capitalize()} engine, lanes {lanes.start} to "
+        f"{name}: reduce_cmd.reduce goes on from the accumulators of the {engine.capitalize()} engine, lanes "
+        f"{lanes.start} to "
         f"{lanes.stop - 1}, which nothing has set; start with reduce_cmd.reset_reduce",
         caller(),
     )

@@ -39,7 +39,9 @@ def _name(op: Any) -> str:
 
 def _check_function(i: Issue) -> None:
     if _name(i.op) != "prelu" and activation_function(i.op) is None:
-        raise i.fail(f"op={_name(i.op)} is not an activation function of the Scalar engine; nl.exp, nl.gelu and nl.copy are")
+        raise i.fail(
+            f"op={_name(i.op)} is not an activation function of the Scalar engine; nl.exp, nl.gelu and nl.copy are"
+        )
 
 
 def _function(i: Issue) -> Callable[..., np.ndarray]:
@@ -60,7 +62,9 @@ def _check(i: Issue) -> None:
     require_types(i, "bias", *_BIAS_TYPES)
     if i.core.generation == 2 and i.bias is not None:
         if i.bias is SCALAR:
-            raise i.fail("bias is a number, which needs NeuronCore-v3 or newer; on NeuronCore-v2 pass a tensor of shape (P, 1)")
+            raise i.fail(
+                "bias is a number, which needs NeuronCore-v3 or newer; on NeuronCore-v2 pass a tensor of shape (P, 1)"
+            )
         if _name(i.op) == "reciprocal":
             raise i.fail("reciprocal takes no bias on NeuronCore-v2; add it first with nisa.tensor_scalar")
 
@@ -218,7 +222,9 @@ class activate2:
         pair = tuple(op.name for op in _pair(i))
         if pair not in _TENSOR_SCALAR_PAIRS:
             legal = ", ".join(f"{a} then {b}" for a, b in _TENSOR_SCALAR_PAIRS)
-            raise i.fail(f"{pair[0]} then {pair[1]} is not a pair of operators that the Scalar engine runs; it has {legal}")
+            raise i.fail(
+                f"{pair[0]} then {pair[1]} is not a pair of operators that the Scalar engine runs; it has {legal}"
+            )
         for op, name in zip(pair, ("imm0", "imm1"), strict=True):
             if op != "bypass" and i.fields[name] is None:
                 raise i.fail(f"{op} needs {name}")
@@ -244,7 +250,9 @@ class activate2:
         update = accumulation(i, "scalar", _reduce_operator(i, *_REDUCTIONS))
         store_sum = storer(i.reduce_res) if i.reduce_res is not None else None
 
-        def run(core, dst, op, data, imm0, imm1, op0, op1, relu_param, reverse0, reverse1, reduce_op, reduce_res, reduce_cmd):
+        def run(
+            core, dst, op, data, imm0, imm1, op0, op1, relu_param, reverse0, reverse1, reduce_op, reduce_res, reduce_cmd
+        ):
             x = widen(shaped(data))
             if not none:
                 a = None if imm0 is None else number(col0(imm0))

@@ -170,7 +170,9 @@ def selected(
     predicate: np.ndarray | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Which results of a selection are defined: by the side each was taken from, and by what decided it."""
-    ok = np.where(where, True if chosen is None else _spread(chosen, shape), True if other is None else _spread(other, shape))
+    ok = np.where(
+        where, True if chosen is None else _spread(chosen, shape), True if other is None else _spread(other, shape)
+    )
     return ok if predicate is None else ok & predicate.reshape(shape)
 
 
@@ -197,7 +199,9 @@ class nc_stream_shuffle:
             raise i.fail(f"shuffle_mask must be a list of {_QUADRANT} partitions, not {mask!r}")
         for entry in mask:
             if not isinstance(entry, (int, np.integer)) or not (0 <= entry < _QUADRANT or entry == _KEEP):
-                raise i.fail(f"shuffle_mask holds {entry!r}; entries are 0 to {_QUADRANT - 1}, or {_KEEP} to leave a partition")
+                raise i.fail(
+                    f"shuffle_mask holds {entry!r}; entries are 0 to {_QUADRANT - 1}, or {_KEEP} to leave a partition"
+                )
         if i.dst.dtype is not i.src.dtype:
             raise i.fail(f"dst is {i.dst.dtype} and src {i.src.dtype}; a shuffle does not convert, they must agree")
         if i.dst.free_size != i.src.free_size:
@@ -213,7 +217,8 @@ class nc_stream_shuffle:
         for tensor, name in ((args[0], "dst"), (args[1], "src")):
             if tensor.storage.allocation.address is not None and tensor.partition_start() % step:
                 raise plan.issue.fail(
-                    f"{name} starts at partition {tensor.partition_start()}; a shuffle of {active} partitions starts at a "
+                    f"{name} starts at partition {tensor.partition_start()}; a shuffle of {active} partitions "
+                    "starts at a "
                     f"multiple of {step}"
                 )
         return args
@@ -250,6 +255,4 @@ class nc_stream_shuffle:
 
 def _moves(mask: tuple[int, ...], num_partitions: int) -> list[tuple[int, int]]:
     """(output partition, input partition) of everything that moves."""
-    return [
-        (p, p - p % _QUADRANT + mask[p % _QUADRANT]) for p in range(num_partitions) if mask[p % _QUADRANT] != _KEEP
-    ]
+    return [(p, p - p % _QUADRANT + mask[p % _QUADRANT]) for p in range(num_partitions) if mask[p % _QUADRANT] != _KEEP]

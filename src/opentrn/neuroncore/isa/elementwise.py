@@ -25,7 +25,16 @@ from opentrn.neuroncore.isa.shapes import (
 from opentrn.neuroncore.layout import Layout
 from opentrn.neuroncore.memory import MemoryRegion
 
-__all__ = ["Step", "alu_operator", "arithmetic", "reciprocal", "scalar_tensor_tensor", "step", "tensor_scalar", "tensor_tensor"]
+__all__ = [
+    "Step",
+    "alu_operator",
+    "arithmetic",
+    "reciprocal",
+    "scalar_tensor_tensor",
+    "step",
+    "tensor_scalar",
+    "tensor_tensor",
+]
 
 Step = Callable[[Any, Any, "np.ndarray | None"], np.ndarray]
 """``step(x, operand, out)``: one operator applied to a tile and its operand."""
@@ -50,7 +59,8 @@ def arithmetic(i: Issue, name: str) -> Operator:
     """The ALU operator in setting ``name``, which may not be a bit-vector operator."""
     found = alu_operator(i, name)
     if found.bitvec:
-        raise i.fail(f"{name}={found.name} is a bit-vector operator; this instruction computes in float32, use tensor_scalar "
+        raise i.fail(f"{name}={found.name} is a bit-vector operator; this instruction computes in float32, use "
+                     "tensor_scalar "
                      "or tensor_tensor")  # fmt: skip
     return found
 
@@ -99,8 +109,8 @@ def _native(*layouts: Layout) -> bool:
 class tensor_tensor:
     """Element-wise ``dst = data1 <op> data2`` of two tiles with the same partitions and elements a partition.
 
-    Arithmetic runs in float32 and is rounded to ``dst``'s type; with int32 or uint32 everywhere it runs on GpSimd in exact
-    integer arithmetic that wraps. Bit-vector operators need integer types.
+    Arithmetic runs in float32 and is rounded to ``dst``'s type; with int32 or uint32 everywhere it runs on GpSimd in
+    exact integer arithmetic that wraps. Bit-vector operators need integer types.
     """
 
     operands = dict(dst=Out(ON_CHIP, indirect=True), data1=In(ON_CHIP, indirect=True), data2=In(ON_CHIP), op=static(),
@@ -122,7 +132,9 @@ class tensor_tensor:
         op = alu_operator(i, "op")
         if op.name == "power":
             if in_psum:
-                raise i.fail("power runs on the GpSimd engine, which cannot reach PSUM; copy the operands to SBUF first")
+                raise i.fail(
+                    "power runs on the GpSimd engine, which cannot reach PSUM; copy the operands to SBUF first"
+                )
             if i.engine is Engine.vector:
                 raise i.fail("power of two tensors runs on the GpSimd engine only; leave engine out")
             return Engine.gpsimd if i.engine is Engine.unknown else i.engine
@@ -165,14 +177,15 @@ class tensor_tensor:
 class tensor_scalar:
     """``dst = (data <op0> operand0) <op1> operand1``, the operands numbers or (P, 1) columns.
 
-    ``reverse0`` and ``reverse1`` swap the sides of their operator. Both operators are arithmetic, in float32 with float32
-    operands, or both bit-vector. Additions, subtractions and multiplications of int32 and uint32 tiles by integers are exact
-    and wrap.
+    ``reverse0`` and ``reverse1`` swap the sides of their operator. Both operators are arithmetic, in float32 with
+    float32 operands, or both bit-vector. Additions, subtractions and multiplications of int32 and uint32 tiles by
+    integers are exact and wrap.
     """
 
     operands = dict(
         dst=Out(ON_CHIP, indirect=True), data=In(ON_CHIP, indirect=True), op0=static(),
-        operand0=Scalar(ON_CHIP, optional=True), reverse0=static(False), op1=static(None), operand1=Scalar(ON_CHIP, None),
+        operand0=Scalar(ON_CHIP, optional=True), reverse0=static(False), op1=static(None),
+        operand1=Scalar(ON_CHIP, None),
         reverse1=static(False), engine=static(Engine.unknown),
     )  # fmt: skip
     engines = (Engine.vector, Engine.scalar, Engine.gpsimd)
@@ -183,7 +196,9 @@ class tensor_scalar:
         unpacked(i, "dst", "data")
         ops = _operators(i)
         if len({op.bitvec for op in ops if op.name != "bypass"}) > 1:
-            raise i.fail(f"{ops[0].name} and {ops[1].name} mix bit-vector and arithmetic operators; split the instruction")
+            raise i.fail(
+                f"{ops[0].name} and {ops[1].name} mix bit-vector and arithmetic operators; split the instruction"
+            )
         if i.op1 is None and i.operand1 is not None:
             raise i.fail("operand1 is given without op1; leave it None, or say which operator it is for")
         integers = _addresses(i)
@@ -194,7 +209,9 @@ class tensor_scalar:
             elif not integers and not op.unary:
                 require_types(i, "operand" + number_, "float32")
         if integers and "tensor" in (i.dst.indirect, i.data.indirect):
-            raise i.fail("integer address arithmetic does not take indirect() views; copy the tile with tensor_copy first")
+            raise i.fail(
+                "integer address arithmetic does not take indirect() views; copy the tile with tensor_copy first"
+            )
 
     def select_engine(i: Issue) -> Engine:
         ops = _operators(i)
@@ -213,7 +230,8 @@ class tensor_scalar:
         if chosen is Engine.scalar and i.core.generation < 4 and names not in (
             ("multiply", "add"), ("multiply",), ("add",),
         ):  # fmt: skip
-            raise i.fail(f"the Scalar engine of NeuronCore-v{i.core.generation} runs multiply, add, or multiply then add, not "
+            raise i.fail(f"the Scalar engine of NeuronCore-v{i.core.generation} runs multiply, add, or multiply "
+                         "then add, not "
                          f"{' then '.join(names)}; use the Vector engine")  # fmt: skip
         return chosen
 
@@ -270,7 +288,8 @@ def _operators(i: Issue) -> list[Operator]:
 
 
 def _addresses(i: Issue) -> bool:
-    """Whether the call is address arithmetic: int32 or uint32 tiles and columns, operators that are exact on integers."""
+    """Whether the call is address arithmetic: int32 or uint32 tiles and columns, operators that are exact on
+    integers."""
     layouts = [f for f in (i.dst, i.data, i.operand0, i.operand1) if isinstance(f, Layout)]
     return _native(*layouts) and all(op.name in _EXACT_ON_INTEGERS for op in _operators(i))
 
@@ -306,7 +325,8 @@ def _bits(value: Any, host: np.dtype) -> np.ndarray:
 
 @instruction
 class scalar_tensor_tensor:
-    """``dst = (data <op0> operand0) <op1> operand1``: operand0 a number or (P, 1) column, operand1 a tile like ``data``."""
+    """``dst = (data <op0> operand0) <op1> operand1``: operand0 a number or (P, 1) column, operand1 a tile like
+    ``data``."""
 
     operands = dict(
         dst=Out(ON_CHIP), data=In(ON_CHIP), op0=static(), operand0=Scalar(ON_CHIP), op1=static(), operand1=In(ON_CHIP),

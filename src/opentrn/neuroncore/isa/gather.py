@@ -20,7 +20,8 @@ def _check_bounds(values: np.ndarray, limit: int, fail: Any) -> None:
     if values.size and int(values.max()) >= limit:
         where = int(values.reshape(-1).argmax())
         raise fail(
-            f"index {int(values.max())} (element {where} of the indices) reaches outside data, which has {limit} elements a "
+            f"index {int(values.max())} (element {where} of the indices) reaches outside data, which has {limit} "
+            "elements a "
             "partition; clamp the indices"
         )
 
@@ -29,8 +30,9 @@ def _check_bounds(values: np.ndarray, limit: int, fail: Any) -> None:
 class local_gather:
     """Gather along the free axis with indices shared by each group of 16 partitions.
 
-    The indices of a group, read down its partitions and then along the free axis, are element offsets into every one of its
-    partitions; ``num_elem_per_idx`` elements are read from each, ``num_valid_indices`` indices used (all by default).
+    The indices of a group, read down its partitions and then along the free axis, are element offsets into every one
+    of its partitions; ``num_elem_per_idx`` elements are read from each, ``num_valid_indices`` indices used (all by
+    default).
     """
 
     operands = dict(dst=Out(SBUF), src_buffer=In(SBUF), index=In(SBUF), num_elem_per_idx=static(1),
@@ -41,9 +43,13 @@ class local_gather:
         same_partitions(i, "src_buffer", "index", "dst")
         require_types(i, "index", "uint16")
         if i.dst.dtype is not i.src_buffer.dtype:
-            raise i.fail(f"dst is {i.dst.dtype} and src_buffer {i.src_buffer.dtype}; a gather does not convert, they must agree")
+            raise i.fail(
+                f"dst is {i.dst.dtype} and src_buffer {i.src_buffer.dtype}; a gather does not convert, they must agree"
+            )
         if i.src_buffer.num_partitions % _GROUP:
-            raise i.fail(f"src_buffer spans {i.src_buffer.num_partitions} partitions; it must be a multiple of {_GROUP}")
+            raise i.fail(
+                f"src_buffer spans {i.src_buffer.num_partitions} partitions; it must be a multiple of {_GROUP}"
+            )
         if i.num_elem_per_idx not in (1, 2, 4, 8, 16, 32):
             raise i.fail(f"num_elem_per_idx={i.num_elem_per_idx}; it must be 1, 2, 4, 8, 16 or 32")
         given, count = _GROUP * i.index.free_size, _count(i)
@@ -56,7 +62,10 @@ class local_gather:
                          f"{i.num_elem_per_idx}), not {i.dst.free_size}")  # fmt: skip
 
     def cost(i: Issue, engine: Engine) -> Cost:
-        width, count = i.num_elem_per_idx, i.num_valid_indices or i.index.num_partitions * i.index.free_size // i.core.num_gpsimd_cores
+        width, count = (
+            i.num_elem_per_idx,
+            i.num_valid_indices or i.index.num_partitions * i.index.free_size // i.core.num_gpsimd_cores,
+        )
         rate = (28 + 4 * width) / (4 * width) / min(4 / i.dst.dtype.itemsize, width)
         return stream(i, engine, rate, extra_cycles=i.core.gpsimd_start_cycles, num_elements=count * width)
 
@@ -74,7 +83,11 @@ class local_gather:
     def flow(plan, args, position, masks):
         i = plan.issue
         columns = _group_columns(args[2].array(), _count(i), i.num_elem_per_idx)
-        ok = _take_groups(flat(masks[1]), columns) if 1 in masks else np.ones((args[0].shape[0], columns.shape[1]), np.bool_)
+        ok = (
+            _take_groups(flat(masks[1]), columns)
+            if 1 in masks
+            else np.ones((args[0].shape[0], columns.shape[1]), np.bool_)
+        )
         if 2 in masks:
             groups = flat(masks[2]).reshape(-1, _GROUP, masks[2].reshape(masks[2].shape[0], -1).shape[1])
             valid = groups.transpose(0, 2, 1).reshape(len(groups), -1)[:, : _count(i)]

@@ -27,7 +27,9 @@ def _check_pattern(i: Issue) -> None:
     for _, num in pattern:
         size *= int(num)
     if size != i.dst.free_size:
-        raise i.fail(f"pattern {[list(p) for p in pattern]} makes {size} values a partition and dst has {i.dst.free_size}")
+        raise i.fail(
+            f"pattern {[list(p) for p in pattern]} makes {size} values a partition and dst has {i.dst.free_size}"
+        )
 
 
 def _columns(i: Issue) -> np.ndarray:
@@ -53,7 +55,8 @@ def _offset(value: Any) -> np.int32:
 
 @instruction
 class iota:
-    """Write ``offset + partition * channel_multiplier + sum(index * step)`` over up to four dimensions, in int32 arithmetic.
+    """Write ``offset + partition * channel_multiplier + sum(index * step)`` over up to four dimensions, in int32
+    arithmetic.
 
     ``pattern`` lists ``[step, num]`` from the slowest dimension to the fastest.
     """

@@ -51,7 +51,9 @@ def _uniform(core: Any, layout: Any) -> np.ndarray:
 def _engine_of(i: Issue, newest_vector: int) -> Engine:
     """Vector or GpSimd as asked for; a state can be loaded into Vector only from some generation on."""
     if i.engine not in (Engine.vector, Engine.gpsimd):
-        raise i.fail(f"engine={getattr(i.engine, 'name', i.engine)}; random numbers are made by the Vector or GpSimd engine")
+        raise i.fail(
+            f"engine={getattr(i.engine, 'name', i.engine)}; random numbers are made by the Vector or GpSimd engine"
+        )
     if i.engine is Engine.vector and i.core.generation < newest_vector:
         raise i.fail(f"the Vector engine needs NeuronCore-v{newest_vector} or newer for this, use nisa.engine.gpsimd")
     return i.engine
@@ -131,7 +133,9 @@ class set_rng_seed:
 
     def check(i: Issue) -> None:
         if i.src_seeds.size != 1 or i.src_seeds.dtype.itemsize != 4:
-            raise i.fail(f"src_seeds must be one 32-bit value of shape (1, 1), not {i.src_seeds.dtype}{list(i.src_seeds.shape)}")
+            raise i.fail(
+                f"src_seeds must be one 32-bit value of shape (1, 1), not {i.src_seeds.dtype}{list(i.src_seeds.shape)}"
+            )
 
     def compute(i: Issue):
         def run(core, src_seeds):
@@ -196,7 +200,10 @@ def _check_words(i: Issue, name: str) -> None:
     needed = _STREAMS[_engine_of(i, 4)] * STATE_WORDS
     layout = i.fields[name]
     if layout.ndim != 2 or layout.free_size != needed:
-        raise i.fail(f"{name} must be (P, {needed}), the state of the {i.engine.name} engine's generator, not {list(layout.shape)}")
+        raise i.fail(
+            f"{name} must be (P, {needed}), the state of the {i.engine.name} engine's generator, not "
+            f"{list(layout.shape)}"
+        )
 
 
 @instruction
@@ -209,7 +216,8 @@ class rand2:
 
     def check(i: Issue) -> None:
         require_types(
-            i, "dst", "float8_e4m3", "float8_e4m3fn", "float8_e5m2", "float16", "bfloat16", "float32", "tfloat32", "int8",
+            i, "dst", "float8_e4m3", "float8_e4m3fn", "float8_e5m2", "float16", "bfloat16", "float32", "tfloat32",
+            "int8",
             "int16", "int32", "uint8", "uint16", "uint32",
         )  # fmt: skip
         column(i, "dst", "min", "max")
@@ -222,7 +230,13 @@ class rand2:
         return stream(i, engine, 0.25)
 
     def compute(i: Issue):
-        layout, low_column, high_column, store, fail = i.dst, expand(i.min, i.dst), expand(i.max, i.dst), storer(i.dst), i.fail
+        layout, low_column, high_column, store, fail = (
+            i.dst,
+            expand(i.min, i.dst),
+            expand(i.max, i.dst),
+            storer(i.dst),
+            i.fail,
+        )
 
         def run(core, dst, min, max):
             low, high = number(low_column(min)), number(high_column(max))

@@ -42,7 +42,8 @@ class tensor_reduce:
         unpacked(i, "dst", "data")
         op, axes = alu_operator(i, "op"), _axes(i)
         if op.reduction is None or op.name == "average":
-            raise i.fail(f"{op.name} cannot reduce; use add, subtract, multiply, maximum, minimum, a logical or a bit-vector "
+            raise i.fail(f"{op.name} cannot reduce; use add, subtract, multiply, maximum, minimum, a logical or a "
+                         "bit-vector "
                          "operator")  # fmt: skip
         if not axes or axes[0] < 1 or axes != tuple(range(axes[0], i.data.ndim)):
             raise i.fail(f"axis {i.axis} of {list(i.data.shape)}: the axes must be the last free dimensions, never 0")
@@ -90,7 +91,8 @@ _PARTITION_REDUCTIONS = ("add", "average", "maximum", "bitwise_or", "bitwise_and
 
 @instruction
 class tensor_partition_reduce:
-    """Reduce ``data`` (P, ...) across its partitions into ``dst`` (1, ...), with add, average, maximum or a bit-vector operator."""
+    """Reduce ``data`` (P, ...) across its partitions into ``dst`` (1, ...), with add, average, maximum or a bit-vector
+    operator."""
 
     operands = dict(dst=Out(SBUF), op=static(), data=In(SBUF))
     engines = (Engine.gpsimd,)

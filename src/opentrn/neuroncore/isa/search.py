@@ -21,7 +21,8 @@ def _check_searched(i: Issue, name: str) -> None:
     layout: Layout = i.fields[name]
     low, high = i.core.max8_fmin, i.core.max8_fmax
     if not low <= layout.free_size <= high:
-        raise i.fail(f"{name} has {layout.free_size} elements a partition; the search takes {low} to {high}, split the tile or "
+        raise i.fail(f"{name} has {layout.free_size} elements a partition; the search takes {low} to {high}, split "
+                     "the tile or "
                      "pad it with the lowest value")  # fmt: skip
     if layout.ndim > 3:
         raise i.fail(f"{name} has {layout.ndim} dimensions; the search takes up to 3, flatten_dims merges them")
@@ -141,10 +142,11 @@ class nc_find_index8:
 
 @instruction
 class nc_match_replace8:
-    """``dst = data`` with the first occurrence of each of 8 values replaced by ``imm``; ``dst_idx`` receives their positions.
+    """``dst = data`` with the first occurrence of each of 8 values replaced by ``imm``; ``dst_idx`` receives their
+    positions.
 
-    The values are looked up from the last to the first, so that equal values find successive occurrences in descending order
-    across the columns of ``dst_idx``. A value that does not occur gives all ones there.
+    The values are looked up from the last to the first, so that equal values find successive occurrences in descending
+    order across the columns of ``dst_idx``. A value that does not occur gives all ones there.
     """
 
     operands = dict(dst=Out(ON_CHIP), data=In(ON_CHIP), vals=In(ON_CHIP), imm=Value(), dst_idx=Out(ON_CHIP, None))
@@ -210,7 +212,9 @@ class nonzero_with_count:
         require_types(i, "src", "float32", "int32")
         require_types(i, "dst", "int32")
         if i.dst.free_size != i.src.free_size + 1:
-            raise i.fail(f"dst must have {i.src.free_size + 1} elements a partition, one more than src, not {i.dst.free_size}")
+            raise i.fail(
+                f"dst must have {i.src.free_size + 1} elements a partition, one more than src, not {i.dst.free_size}"
+            )
 
     def cost(i: Issue, engine: Engine) -> Cost:
         return stream(i, engine, extra_cycles=i.core.gpsimd_start_cycles)
@@ -239,10 +243,11 @@ class nonzero_with_count:
 
 @instruction
 class topk:
-    """The k largest of the ``n`` bfloat16 elements that each group of 16 partitions holds, ascending, with their positions.
+    """The k largest of the ``n`` bfloat16 elements that each group of 16 partitions holds, ascending, with their
+    positions.
 
-    Element e of a group lies in partition ``e % 16``, column ``e // 16``. k is the free size of ``val_dst``; every partition of
-    the group receives the result.
+    Element e of a group lies in partition ``e % 16``, column ``e // 16``. k is the free size of ``val_dst``; every
+    partition of the group receives the result.
     """
 
     operands = dict(val_dst=Out(SBUF), idx_dst=Out(SBUF), src=In(SBUF), n=static())
@@ -298,7 +303,8 @@ def _snake(tile: np.ndarray, n: int) -> np.ndarray:
 class sequence_bounds:
     """First and one-past-last position of the segment that each element belongs to; (n, -1) for elements of segment 0.
 
-    ``segment_ids`` is one partition of n; ``dst`` (1, 2, n) receives starts, then ends. Equal neighbours form a segment.
+    ``segment_ids`` is one partition of n; ``dst`` (1, 2, n) receives starts, then ends. Equal neighbours form a
+    segment.
     """
 
     operands = dict(dst=Out(SBUF), segment_ids=In(SBUF))
@@ -310,7 +316,8 @@ class sequence_bounds:
         if i.segment_ids.num_partitions != 1 or i.dst.num_partitions != 1:
             raise i.fail("segment_ids and dst must be one partition; call once a sequence")
         if i.dst.free_size != 2 * i.segment_ids.free_size:
-            raise i.fail(f"dst must have {2 * i.segment_ids.free_size} elements, two rows of {i.segment_ids.free_size}, "
+            raise i.fail(f"dst must have {2 * i.segment_ids.free_size} elements, two rows of "
+                         f"{i.segment_ids.free_size}, "
                          f"not {i.dst.free_size}")  # fmt: skip
 
     def cost(i: Issue, engine: Engine) -> Cost:

@@ -42,7 +42,8 @@ def same_elements(i: Issue, *names: str) -> None:
         if isinstance(other, Layout) and other.free_size != first.free_size:
             raise i.fail(
                 f"{names[0]} has {first.free_size} elements a partition and {name} {other.free_size} "
-                f"({list(first.shape)} against {list(other.shape)}); they must agree, broadcast with .broadcast(dim, size)"
+                f"({list(first.shape)} against {list(other.shape)}); they must agree, broadcast with "
+                ".broadcast(dim, size)"
             )
 
 

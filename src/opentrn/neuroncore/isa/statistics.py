@@ -14,7 +14,8 @@ __all__ = ["bn_aggr", "bn_stats"]
 
 @instruction
 class bn_stats:
-    """Six statistics a partition: count, mean and variance * count of the elements at even positions, then at odd ones."""
+    """Six statistics a partition: count, mean and variance * count of the elements at even positions, then at odd
+    ones."""
 
     operands = dict(dst=Out(ON_CHIP), data=In(ON_CHIP))
     engines = (Engine.vector,)
@@ -25,7 +26,8 @@ class bn_stats:
         unpacked(i, "dst", "data")
         limit = i.core.bn_stats_fmax
         if i.data.free_size > limit:
-            raise i.fail(f"data has {i.data.free_size} elements a partition; bn_stats takes at most {limit}, split the tile and "
+            raise i.fail(f"data has {i.data.free_size} elements a partition; bn_stats takes at most {limit}, split "
+                         "the tile and "
                          "aggregate with bn_aggr")  # fmt: skip
         if i.dst.free_size != 6:
             raise i.fail(f"dst must have 6 elements a partition, not {i.dst.free_size}")
