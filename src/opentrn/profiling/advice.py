@@ -53,31 +53,24 @@ def _reloads(p: Profile) -> Iterator[Advice]:
     for c, program in enumerate(timeline.programs):
         operands = program.operands
         first = int(timeline.offsets[c])
-        groups: dict[int, dict[tuple[int, int], int]] = {}
-        moved: dict[int, float] = {}
         loads = np.flatnonzero(timeline.read_bytes[first : first + len(program)] > 0)
-        if len(loads) > 200_000:
-            loads = loads[:200_000]
         source = operands.start[loads + 1] - 1  # the last operand of a transfer is what it reads
-        allocation, begin = operands.allocation[source].tolist(), operands.byte_start[source].tolist()
-        for row, tensor, byte in zip(loads.tolist(), allocation, begin, strict=True):
-            groups.setdefault(int(program.site[row]), {}).setdefault((tensor, byte), 0)
-            groups[int(program.site[row])][tensor, byte] += 1
-            moved[int(program.site[row])] = moved.get(int(program.site[row]), 0.0) + timeline.busy_ns[first + row]
+        places = np.stack([program.site[loads], operands.allocation[source], operands.byte_start[source]], axis=1)
+        distinct = np.unique(places, axis=0)
+        issued = np.bincount(places[:, 0], minlength=len(program.sites))
+        different = np.bincount(distinct[:, 0], minlength=len(program.sites))
         critical = {(entry.file, entry.line): entry for entry in p.lines}
-        for site, places in groups.items():
-            total = sum(places.values())
-            if total < 2 * len(places):
-                continue
+        for site in np.flatnonzero(issued >= 2 * np.maximum(different, 1)).tolist():
+            total, once = int(issued[site]), int(different[site])
             where = program.line(site)
             entry = critical.get(where) if where else None
             if entry is None:
                 continue
-            saving = entry.critical_us * (1 - len(places) / total)
+            saving = entry.critical_us * (1 - once / total)
             yield Advice(
                 saving,
                 f"{entry.file}:{entry.line}",
-                f"{entry.critical_us:.1f} us on the critical path reloading the same data {total / len(places):.0f} times "
+                f"{entry.critical_us:.1f} us on the critical path reloading the same data {total / once:.0f} times "
                 f"(`{_shorten(entry.text)}`): hoist the load out of the loop, or block the loop so that a tile is used "
                 "more often while it is in SBUF",
             )
@@ -139,12 +132,12 @@ def _tables(p: Profile) -> Iterator[Advice]:
 
 def _buffers(p: Profile) -> Iterator[Advice]:
     for cause, what in ((Cause.BUFFER_REUSE, "another tensor's bytes"), (Cause.OVERWRITE, "a tensor that is still in use")):
-        rows = [a for a, _, why in p.path.edges if why == cause]
+        rows = p.path.edges[p.path.edges[:, 2] == cause, 0].tolist()
         us = p.path.waits_us.get(cause.name.lower(), 0.0)
         if not rows:
             continue
-        sites = [_line(p, row) for row in rows]
-        line = max(set(sites), key=sites.count)
+        sites = [_line(p, row) for row in rows[:5000]]
+        line = max(sorted(set(sites)), key=sites.count)
         yield Advice(
             us, line, f"{us:.1f} us waited to write into {what}: allocate the tile inside the loop, or keep "
             "two or more buffers, so that the next step can start while the last one is read",
