@@ -56,14 +56,17 @@ def test_table_widens_every_pattern_exactly(name):
     [
         # Ties go to the even mantissa.
         ("bfloat16", 1 + 2**-8, 1.0), ("bfloat16", 1 + 3 * 2**-8, 1 + 2**-6), ("float16", 1 + 2**-11, 1.0),
-        ("float8_e4m3", 1.0625, 1.0), ("float8_e4m3", 1.1875, 1.25), ("float8_e5m2", 1.125, 1.0), ("float8_e5m2", 1.375, 1.5),
+        ("float8_e4m3", 1.0625, 1.0), ("float8_e4m3", 1.1875, 1.25), ("float8_e5m2", 1.125, 1.0),
+        ("float8_e5m2", 1.375, 1.5),
         # Overflow: infinity where the type has one, else NaN.
-        ("bfloat16", 3.39e38, 255 * 2.0**120), ("bfloat16", np.finfo(np.float32).min, -np.inf), ("float16", 65520, np.inf),
+        ("bfloat16", 3.39e38, 255 * 2.0**120), ("bfloat16", np.finfo(np.float32).min, -np.inf),
+        ("float16", 65520, np.inf),
         ("float16", 65519, 65504), ("float8_e4m3", 240, 240), ("float8_e4m3", 247, 240), ("float8_e4m3", 248, np.inf),
         ("float8_e5m2", 57344, 57344), ("float8_e5m2", 61440, np.inf), ("float8_e4m3fn", 448, 448),
         ("float8_e4m3fn", 465, np.nan), ("float8_e4m3fn", np.inf, np.nan), ("float8_e3m4", 15.5, 15.5),
         # Subnormals are kept.
-        ("float16", 2**-24, 2**-24), ("float8_e4m3", 2**-9, 2**-9), ("float8_e4m3", 2**-10, 0.0), ("bfloat16", 2**-133, 2**-133),
+        ("float16", 2**-24, 2**-24), ("float8_e4m3", 2**-9, 2**-9), ("float8_e4m3", 2**-10, 0.0),
+        ("bfloat16", 2**-133, 2**-133),
         # tfloat32 keeps ten bits.
         ("tfloat32", 1 + 2**-11, 1.0), ("tfloat32", 1 + 3 * 2**-11, 1 + 2**-9), ("tfloat32", np.inf, np.inf),
     ],
@@ -76,9 +79,11 @@ def test_floats_round_to_nearest_even(name, value, expected):
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("int32", 0.5, 0), ("int32", 1.5, 2), ("int32", 2.5, 2), ("int32", -0.5, 0), ("int32", -1.5, -2), ("int32", 2.7, 3),
+        ("int32", 0.5, 0), ("int32", 1.5, 2), ("int32", 2.5, 2), ("int32", -0.5, 0), ("int32", -1.5, -2),
+        ("int32", 2.7, 3),
         ("int32", -2.7, -3), ("int32", 3e9, 2**31 - 1), ("int32", -3e9, -(2**31)), ("int32", np.inf, 2**31 - 1),
-        ("int32", -np.inf, -(2**31)), ("int32", np.nan, 0), ("int8", 127.4, 127), ("int8", 127.5, 127), ("int8", 300, 127),
+        ("int32", -np.inf, -(2**31)), ("int32", np.nan, 0), ("int8", 127.4, 127), ("int8", 127.5, 127),
+        ("int8", 300, 127),
         ("int8", -128.5, -128), ("int8", -1000, -128), ("uint8", -1, 0), ("uint8", 254.5, 254), ("uint8", 255.5, 255),
         ("uint16", 65535.4, 65535), ("int16", -40000, -32768), ("uint32", 5e9, 2**32 - 1), ("uint32", -7, 0),
         ("uint32", 2147483648.0, 2147483648), ("int32", 16777217.0, 16777216),

@@ -72,8 +72,9 @@ def test_tensor_tensor_computes_in_float32_and_rounds_once(shape, type1, type2, 
         same(dst.array(), narrowed(op(a.astype(np.float32), b.astype(np.float32)), out_type))
 
 
-@given(shapes, st.sampled_from(FLOATS), st.sampled_from(FLOATS + INTEGERS[2:]), st.sampled_from(ARITHMETIC + COMPARISONS),
-       st.sampled_from(ARITHMETIC), st.booleans(), st.booleans(), st.booleans(), st.integers(0, 2**32 - 1))  # fmt: skip
+@given(shapes, st.sampled_from(FLOATS), st.sampled_from(FLOATS + INTEGERS[2:]),
+       st.sampled_from(ARITHMETIC + COMPARISONS), st.sampled_from(ARITHMETIC),
+       st.booleans(), st.booleans(), st.booleans(), st.integers(0, 2**32 - 1))  # fmt: skip
 def test_tensor_scalar_applies_two_operators_to_numbers_or_columns(
     shape, in_type, out_type, op0, op1, reverse0, reverse1, columns, seed
 ):

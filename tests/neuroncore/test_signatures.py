@@ -31,7 +31,8 @@ PUBLISHED = {
     ],
     "activation_reduce": ["dst", "op", "data", "reduce_op", "reduce_res", ("bias", None), ("scale", 1.0)],
     "activate2": [
-        "dst", "op", "data", "imm0", "imm1", "op0", "op1", ("relu_param", 0.0), ("reverse0", False), ("reverse1", False),
+        "dst", "op", "data", "imm0", "imm1", "op0", "op1", ("relu_param", 0.0), ("reverse0", False),
+        ("reverse1", False),
         ("reduce_op", None), ("reduce_res", None), ("reduce_cmd", "idle"),
     ],
     "iota": ["dst", "pattern", ("offset", 0), ("channel_multiplier", 0)],
@@ -70,7 +71,8 @@ PUBLISHED = {
         ("reduce_res", None), ("reduce_op", "maximum"), ("range_start", 0), ("on_false_value", LOWEST),
     ],
     "select_reduce": [
-        "dst", "predicate", "on_true", "on_false", ("reduce_res", None), ("reduce_cmd", "idle"), ("reduce_op", "maximum"),
+        "dst", "predicate", "on_true", "on_false", ("reduce_res", None), ("reduce_cmd", "idle"),
+        ("reduce_op", "maximum"),
         ("reverse_pred", False),
     ],
     "nc_find_index8": ["dst", "data", "vals"],
