@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -19,6 +21,12 @@ def run(function, *arrays):
 
 def floats(*shape):
     return RNG.standard_normal(shape).astype(np.float32)
+
+
+def line_ending(comment):
+    """Number of the line of this file that ends with a comment."""
+    lines = Path(__file__).read_text().splitlines()
+    return next(n for n, text in enumerate(lines, 1) if text.endswith(comment))
 
 
 def store(tile):
@@ -136,7 +144,7 @@ def test_an_index_outside_names_line_and_limit():
 
     with pytest.raises(ValidationError, match=r"40:104 .* holds 0:100") as info:
         run(kernel, floats(100, 64))
-    line = next(n for n, text in enumerate(open(__file__), 1) if text.rstrip().endswith("# outside"))
+    line = line_ending("# outside")
     assert info.value.source == (__file__, line)
 
 

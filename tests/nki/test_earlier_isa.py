@@ -174,8 +174,14 @@ def test_select_reduce_also_takes_the_maximum():
 
     def kernel(a, c):
         out, best = nl.ndarray((32, 32), dtype=nl.float32), nl.ndarray((32, 1), dtype=nl.float32)
-        nisa.select_reduce(dst=out, predicate=c, on_true=a, on_false=nl.fp32.min, reduce_res=best,
-                           reduce_cmd=nisa.reduce_cmd.reset_reduce)  # fmt: skip
+        nisa.select_reduce(
+            dst=out,
+            predicate=c,
+            on_true=a,
+            on_false=nl.fp32.min,
+            reduce_res=best,
+            reduce_cmd=nisa.reduce_cmd.reset_reduce,
+        )
         return out, best
 
     out, best = apply(kernel, x, choice)

@@ -32,10 +32,21 @@ def apply(function, *arrays):
 
 
 BINARY = {
-    "add": np.add, "subtract": np.subtract, "multiply": np.multiply, "divide": np.divide, "maximum": np.maximum,
-    "minimum": np.minimum, "equal": np.equal, "not_equal": np.not_equal, "less": np.less, "less_equal": np.less_equal,
-    "greater": np.greater, "greater_equal": np.greater_equal, "mod": np.mod, "fmod": np.fmod,
-}  # fmt: skip
+    "add": np.add,
+    "subtract": np.subtract,
+    "multiply": np.multiply,
+    "divide": np.divide,
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+    "equal": np.equal,
+    "not_equal": np.not_equal,
+    "less": np.less,
+    "less_equal": np.less_equal,
+    "greater": np.greater,
+    "greater_equal": np.greater_equal,
+    "mod": np.mod,
+    "fmod": np.fmod,
+}
 
 
 @pytest.mark.parametrize("name", BINARY)
@@ -53,12 +64,25 @@ def test_binary_functions_of_a_number_on_either_side(name):
 
 
 UNARY = {
-    "exp": np.exp, "square": np.square, "tanh": np.tanh, "abs": np.abs, "sign": np.sign, "sin": np.sin, "cos": np.cos,
-    "arctan": np.arctan, "negative": np.negative, "floor": np.floor, "ceil": np.ceil, "trunc": np.trunc,
-    "relu": lambda v: np.maximum(v, 0), "sigmoid": lambda v: 1 / (1 + np.exp(-v)), "silu": lambda v: v / (1 + np.exp(-v)),
-    "softplus": lambda v: np.log1p(np.exp(v)), "erf": np.vectorize(math.erf),
+    "exp": np.exp,
+    "square": np.square,
+    "tanh": np.tanh,
+    "abs": np.abs,
+    "sign": np.sign,
+    "sin": np.sin,
+    "cos": np.cos,
+    "arctan": np.arctan,
+    "negative": np.negative,
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "trunc": np.trunc,
+    "relu": lambda v: np.maximum(v, 0),
+    "sigmoid": lambda v: 1 / (1 + np.exp(-v)),
+    "silu": lambda v: v / (1 + np.exp(-v)),
+    "softplus": lambda v: np.log1p(np.exp(v)),
+    "erf": np.vectorize(math.erf),
     "gelu": lambda v: 0.5 * v * (1 + np.vectorize(math.erf)(v / np.sqrt(2))),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", UNARY)
@@ -66,8 +90,16 @@ def test_unary_functions(name):
     assert np.allclose(apply(getattr(nl, name), X), UNARY[name](X.astype(np.float64)), rtol=1e-3, atol=2e-4)
 
 
-@pytest.mark.parametrize(("name", "expected"), [("log", np.log), ("sqrt", np.sqrt), ("rsqrt", lambda v: 1 / np.sqrt(v)),
-                                                ("reciprocal", lambda v: 1 / v), ("tan", lambda v: np.tan(v))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("log", np.log),
+        ("sqrt", np.sqrt),
+        ("rsqrt", lambda v: 1 / np.sqrt(v)),
+        ("reciprocal", lambda v: 1 / v),
+        ("tan", lambda v: np.tan(v)),
+    ],
+)
 def test_unary_functions_of_positive_numbers(name, expected):
     values = np.clip(Y, 0.5, 1.4)
     assert np.allclose(apply(getattr(nl, name), values), expected(values.astype(np.float64)), rtol=1e-3)
@@ -81,8 +113,10 @@ def test_bitwise_functions(name):
     assert np.array_equal(apply(lambda t: t << 3, a), a << 3)
 
 
-@pytest.mark.parametrize(("name", "expected"), [("sum", np.sum), ("max", np.max), ("min", np.min), ("prod", np.prod),
-                                                ("mean", np.mean), ("var", np.var)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("sum", np.sum), ("max", np.max), ("min", np.min), ("prod", np.prod), ("mean", np.mean), ("var", np.var)],
+)
 def test_reductions_keep_two_dimensions(name, expected):
     result = apply(lambda t: getattr(nl, name)(t, axis=1), Y[:, :10])
     assert result.shape == (64, 1)
@@ -158,11 +192,17 @@ def test_conversion_rounds_to_nearest_even():
 @pytest.mark.parametrize(
     ("a", "b", "expected"),
     [
-        (nl.bfloat16, nl.bfloat16, "bfloat16"), (nl.bfloat16, nl.float32, "float32"), (nl.float16, nl.bfloat16, "float32"),
-        (nl.int32, nl.bfloat16, "bfloat16"), (nl.int8, nl.int32, "int32"), (nl.int32, 2.5, "float32"), (nl.bfloat16, 2.5, "bfloat16"),
-        (nl.int32, 2, "int32"), (nl.float8_e4m3, nl.float8_e5m2, "bfloat16"),
+        (nl.bfloat16, nl.bfloat16, "bfloat16"),
+        (nl.bfloat16, nl.float32, "float32"),
+        (nl.float16, nl.bfloat16, "float32"),
+        (nl.int32, nl.bfloat16, "bfloat16"),
+        (nl.int8, nl.int32, "int32"),
+        (nl.int32, 2.5, "float32"),
+        (nl.bfloat16, 2.5, "bfloat16"),
+        (nl.int32, 2, "int32"),
+        (nl.float8_e4m3, nl.float8_e5m2, "bfloat16"),
     ],
-)  # fmt: skip
+)
 def test_type_promotion(a, b, expected):
     assert promote(a, b) == expected
 

@@ -172,9 +172,12 @@ def test_branching_on_a_mask_is_refused():
 
 
 @given(
-    coefficient=st.integers(-4, 4).filter(bool), const=st.integers(-40, 40), size=st.integers(1, 20), other=st.integers(-3, 3),
+    coefficient=st.integers(-4, 4).filter(bool),
+    const=st.integers(-40, 40),
+    size=st.integers(1, 20),
+    other=st.integers(-3, 3),
     op=st.sampled_from(["lt", "le", "gt", "ge", "eq", "ne"]),
-)  # fmt: skip
+)
 def test_every_comparison_leaves_what_numpy_says(coefficient, const, size, other, op):
     p, f = nl.mgrid[0:size, 0:5]
     compare = getattr(operator, op)

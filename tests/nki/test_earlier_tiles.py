@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -17,6 +19,12 @@ RNG = np.random.default_rng(2)
 
 def floats(*shape):
     return RNG.standard_normal(shape).astype(np.float32)
+
+
+def line_ending(comment):
+    """Number of the line of this file that ends with a comment."""
+    lines = Path(__file__).read_text().splitlines()
+    return next(n for n, text in enumerate(lines, 1) if text.endswith(comment))
 
 
 def instructions(kernel, *arrays):
@@ -85,7 +93,7 @@ def test_an_instruction_belongs_to_the_line_that_called_it_not_to_the_line_that_
         nl.store(out, twice)
         return out if unused else None
 
-    here = next(n for n, text in enumerate(open(__file__), 1) if text.rstrip().endswith("# here"))
+    here = line_ending("# here")
     lines = {name: line for name, (_, line) in instructions(kernel, floats(8, 8))}
     assert lines["tensor_scalar"] == here
 
@@ -97,7 +105,7 @@ def test_an_error_names_the_line_of_the_call_that_was_deferred():
         wrong = nisa.nc_matmul(tile, tile)  # refused
         return nl.copy(wrong)
 
-    refused = next(n for n, text in enumerate(open(__file__), 1) if text.rstrip().endswith("# refused"))
+    refused = line_ending("# refused")
     with pytest.raises(ValidationError) as info:
         kernel(floats(128, 600))
     assert info.value.source == (__file__, refused)

@@ -1,7 +1,7 @@
 """The NKI API before its second release: kernels that import ``neuronxcc.nki`` and whose functions return tiles.
 
-One thin layer: tiles with block dimensions, symbolic indexing and masks on top of the instructions, memories and checks of
-:mod:`opentrn.neuroncore`, which the current API uses too. Kernels get here through the public names in ``MODULES``.
+One thin layer: tiles with block dimensions, symbolic indexing and masks on top of the instructions, memories and checks
+of :mod:`opentrn.neuroncore`, which the current API uses too. Kernels get here through the public names in ``MODULES``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Accumulation of matmuls in a PSUM tile of the earlier API: which one starts, which adds, and which zeros are ever written.
+"""Accumulation of matmuls in a PSUM tile: which starts, which adds, and which zeros are ever written.
 
-``total = nl.zeros(..., buffer=nl.psum)`` followed by ``total += nl.matmul(...)`` is one accumulation group: the first matmul into a
-place overwrites it, and the fill is left out. Only what is read without a matmul having started there is set to zero.
+``total = nl.zeros(..., buffer=nl.psum)`` followed by ``total += nl.matmul(...)`` is one accumulation group: the first
+matmul into a place overwrites it, and the fill is left out. Only what is read without a matmul having started there is
+set to zero.
 """
 
 from __future__ import annotations

@@ -19,8 +19,9 @@ __all__ = ["Placement", "psum", "sbuf", "tape"]
 class _Tape(threading.local):
     """The allocators of a kernel in the order of its text.
 
-    The compiler sees the body of a loop once, so ``address += size`` in it happens once. Here the body runs every time, and
-    from the second time on its allocators are those of the first: each iteration starts at the same position of the tape.
+    The compiler sees the body of a loop once, so ``address += size`` in it happens once. Here the body runs every time,
+    and from the second time on its allocators are those of the first: each iteration starts at the same position of the
+    tape.
     """
 
     def __init__(self) -> None:
@@ -65,7 +66,8 @@ def _linear(index: tuple[int, ...], sizes: Sequence[int], what: str) -> int:
         return 0
     if len(sizes) != len(index):
         raise fail(
-            f"{what}={sizes} has {len(sizes)} sizes and the tensor {len(index)} block dimensions; give one size a block dimension"
+            f"{what}={sizes} has {len(sizes)} sizes and the tensor {len(index)} block dimensions; "
+            "give one size a block dimension"
         )
     position = 0
     for n, size in zip(index, sizes, strict=True):
@@ -78,8 +80,14 @@ class _Sbuf:
 
     region = MemoryRegion.sbuf
 
-    def mod_alloc(self, *, base_addr: int, base_partition: int = 0, num_par_tiles: Sequence[int] = (),
-                  num_free_tiles: Sequence[int] = ()) -> Placement:  # fmt: skip
+    def mod_alloc(
+        self,
+        *,
+        base_addr: int,
+        base_partition: int = 0,
+        num_par_tiles: Sequence[int] = (),
+        num_free_tiles: Sequence[int] = (),
+    ) -> Placement:
         """Blocks in turn over ``num_free_tiles`` places of a partition, from byte ``base_addr``."""
 
         def address(index: tuple[int, ...], num_partitions: int, free_bytes: int) -> tuple[int, int]:
@@ -110,8 +118,16 @@ class _Psum:
 
     region = MemoryRegion.psum
 
-    def mod_alloc(self, *, base_bank: int, base_addr: int = 0, base_partition: int = 0, num_bank_tiles: Sequence[int] = (),
-                  num_par_tiles: Sequence[int] = (), num_free_tiles: Sequence[int] = ()) -> Placement:  # fmt: skip
+    def mod_alloc(
+        self,
+        *,
+        base_bank: int,
+        base_addr: int = 0,
+        base_partition: int = 0,
+        num_bank_tiles: Sequence[int] = (),
+        num_par_tiles: Sequence[int] = (),
+        num_free_tiles: Sequence[int] = (),
+    ) -> Placement:
         """Blocks in turn over ``num_bank_tiles`` banks, from bank ``base_bank``."""
 
         def address(index: tuple[int, ...], num_partitions: int, free_bytes: int) -> tuple[int, int]:

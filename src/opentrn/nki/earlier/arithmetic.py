@@ -1,8 +1,8 @@
 """Element-wise functions of ``nki.language``: operators, comparisons, activation functions, selection.
 
-Operands broadcast as in NumPy. A number or one value a partition becomes the scalar operand of one ``tensor_scalar``; two
-tiles one ``tensor_tensor``; functions of one operand one ``activation``. The result has the type of the widest operand unless
-``dtype`` says otherwise.
+Operands broadcast as in NumPy. A number or one value a partition becomes the scalar operand of one ``tensor_scalar``;
+two tiles one ``tensor_tensor``; functions of one operand one ``activation``. The result has the type of the widest
+operand unless ``dtype`` says otherwise.
 """
 
 from __future__ import annotations
@@ -38,9 +38,15 @@ from opentrn.nki.earlier.operands import (
 
 _psum = MemoryRegion.psum
 _NUMBERS: dict[str, Callable[..., Any]] = {
-    "add": lambda a, b: a + b, "subtract": lambda a, b: a - b, "multiply": lambda a, b: a * b, "divide": lambda a, b: a / b,
-    "maximum": max, "minimum": min, "power": lambda a, b: a**b, "mod": lambda a, b: a % b,
-}  # fmt: skip
+    "add": lambda a, b: a + b,
+    "subtract": lambda a, b: a - b,
+    "multiply": lambda a, b: a * b,
+    "divide": lambda a, b: a / b,
+    "maximum": max,
+    "minimum": min,
+    "power": lambda a, b: a**b,
+    "mod": lambda a, b: a % b,
+}
 
 
 def _is_column(tile: Tile, shape: tuple[int, ...], par: int) -> bool:
@@ -183,8 +189,17 @@ def unary(
     return Deferred(tile.shape, kind, lambda dst: emit_with(dst, data), par=tile.par, region=region).defer()
 
 
-_HOST = {"exp": math.exp, "log": math.log, "sqrt": math.sqrt, "tanh": math.tanh, "sin": math.sin, "abs": abs, "square": lambda v: v * v,
-         "rsqrt": lambda v: 1 / math.sqrt(v), "reciprocal": lambda v: 1 / v}  # fmt: skip
+_HOST = {
+    "exp": math.exp,
+    "log": math.log,
+    "sqrt": math.sqrt,
+    "tanh": math.tanh,
+    "sin": math.sin,
+    "abs": abs,
+    "square": lambda v: v * v,
+    "rsqrt": lambda v: 1 / math.sqrt(v),
+    "reciprocal": lambda v: 1 / v,
+}
 
 
 def _activate(op: str, dst: NkiTensor, data: NkiTensor) -> None:
@@ -373,9 +388,62 @@ def dropout(x: Any, rate: Any, *, dtype: Any = None, mask: Any = None, **_: Any)
 
 
 __all__ = [
-    "abs", "add", "arctan", "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "ceil", "cos", "divide", "dropout", "equal",
-    "erf", "erf_dx", "exp", "floor", "floor_divide", "fmod", "gelu", "gelu_apprx_sigmoid", "gelu_apprx_tanh", "gelu_dx", "greater",
-    "greater_equal", "invert", "left_shift", "less", "less_equal", "log", "logical_and", "logical_not", "logical_or", "logical_xor",
-    "maximum", "minimum", "mish", "mod", "multiply", "negative", "not_equal", "power", "reciprocal", "relu", "right_shift", "rsqrt",
-    "sigmoid", "sign", "silu", "silu_dx", "sin", "softplus", "sqrt", "square", "subtract", "tan", "tanh", "trunc", "where",
-]  # fmt: skip
+    "abs",
+    "add",
+    "arctan",
+    "bitwise_and",
+    "bitwise_not",
+    "bitwise_or",
+    "bitwise_xor",
+    "ceil",
+    "cos",
+    "divide",
+    "dropout",
+    "equal",
+    "erf",
+    "erf_dx",
+    "exp",
+    "floor",
+    "floor_divide",
+    "fmod",
+    "gelu",
+    "gelu_apprx_sigmoid",
+    "gelu_apprx_tanh",
+    "gelu_dx",
+    "greater",
+    "greater_equal",
+    "invert",
+    "left_shift",
+    "less",
+    "less_equal",
+    "log",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logical_xor",
+    "maximum",
+    "minimum",
+    "mish",
+    "mod",
+    "multiply",
+    "negative",
+    "not_equal",
+    "power",
+    "reciprocal",
+    "relu",
+    "right_shift",
+    "rsqrt",
+    "sigmoid",
+    "sign",
+    "silu",
+    "silu_dx",
+    "sin",
+    "softplus",
+    "sqrt",
+    "square",
+    "subtract",
+    "tan",
+    "tanh",
+    "trunc",
+    "where",
+]

@@ -1,8 +1,9 @@
 """``nki.benchmark`` and ``nki.profile``: the time a kernel takes on the chip, from its instruction stream.
 
-Neither needs values, so neither computes any: the kernel is traced, its Program scheduled, and the call returns None for
-``benchmark`` (as on the device, where it measures with data of its own). The files asked for with ``save_neff_name`` and
-``save_trace_name`` are written as JSON with the schedule's summary; they are no executables and no captures of a device.
+Neither needs values, so neither computes any: the kernel is traced, its Program scheduled, and the call returns None
+for ``benchmark`` (as on the device, where it measures with data of its own). The files asked for with
+``save_neff_name`` and ``save_trace_name`` are written as JSON with the schedule's summary; they are no executables and
+no captures of a device.
 """
 
 from __future__ import annotations

@@ -30,8 +30,16 @@ class Blocks:
     The leading dimensions pick a tile; what follows indexes within it.
     """
 
-    def __init__(self, blocks: tuple[int, ...], shape: tuple[int, ...], dtype: DType, region: MemoryRegion,
-                 place: Callable[..., Any] | None, fill: Any, name: str) -> None:  # fmt: skip
+    def __init__(
+        self,
+        blocks: tuple[int, ...],
+        shape: tuple[int, ...],
+        dtype: DType,
+        region: MemoryRegion,
+        place: Callable[..., Any] | None,
+        fill: Any,
+        name: str,
+    ) -> None:
         self.blocks = blocks
         self.block_shape = shape
         self.dtype = dtype
@@ -156,7 +164,8 @@ def allocate(shape: Sequence[Any], dtype: Any, region: Any, name: str = "", fill
         region = _sbuf
     if not isinstance(region, MemoryRegion):
         raise fail(
-            f"buffer={region!r} is not a memory; use nl.sbuf, nl.psum, nl.shared_hbm, nl.private_hbm or an allocator of nki.compiler"
+            f"buffer={region!r} is not a memory; use nl.sbuf, nl.psum, nl.shared_hbm, nl.private_hbm or "
+            "an allocator of nki.compiler"
         )
     core = machine.current()
     if not region.on_chip:

@@ -17,8 +17,22 @@ __all__ = ["goes_straight", "joining_word", "result_site", "stored_in"]
 
 _listings: dict[CodeType, tuple[list[int], list[dis.Instruction]]] = {}
 _straight: dict[tuple[CodeType, int, int], bool] = {}
-_BREAKS = ("STORE_", "POP_TOP", "RETURN", "JUMP", "POP_JUMP", "COPY", "YIELD", "LIST_APPEND", "MAP_ADD", "SET_ADD", "BUILD_LIST",
-           "BUILD_MAP", "FOR_ITER", "DELETE")  # fmt: skip
+_BREAKS = (
+    "STORE_",
+    "POP_TOP",
+    "RETURN",
+    "JUMP",
+    "POP_JUMP",
+    "COPY",
+    "YIELD",
+    "LIST_APPEND",
+    "MAP_ADD",
+    "SET_ADD",
+    "BUILD_LIST",
+    "BUILD_MAP",
+    "FOR_ITER",
+    "DELETE",
+)
 
 
 def _listing(code: CodeType) -> tuple[list[int], list[dis.Instruction]]:

@@ -9,8 +9,14 @@ from typing import Any
 from opentrn.nki.earlier.allocation import psum, sbuf
 
 __all__ = [
-    "enable_stack_allocator", "force_auto_alloc", "multi_buffer", "no_reorder", "psum", "sbuf", "skip_middle_end_transformations",
-]  # fmt: skip
+    "enable_stack_allocator",
+    "force_auto_alloc",
+    "multi_buffer",
+    "no_reorder",
+    "psum",
+    "sbuf",
+    "skip_middle_end_transformations",
+]
 
 
 def _directive(name: str, doc: str) -> Any:

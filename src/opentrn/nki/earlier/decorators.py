@@ -40,7 +40,10 @@ def _decorator(name: str, kind: type[Kernel], doc: str) -> Callable[..., Any]:
 
 
 def jit(func: Any = None, mode: str = "auto", **options: Any) -> Any:
-    """Decorator: make a function a kernel. All modes but ``benchmark`` and ``profile`` run it and return its results."""
+    """Decorator: make a function a kernel.
+
+    All modes but ``benchmark`` and ``profile`` run it and return its results.
+    """
     if mode == "benchmark":
         return benchmark(func, **options)
     if mode == "profile":

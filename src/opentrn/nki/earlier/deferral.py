@@ -1,9 +1,9 @@
 """Deferred results: where the value of a call is computed is decided by what the kernel does with it.
 
 Functions of the earlier API return tiles, and the instructions below them write to a destination. So a result waits
-until the next call: ``out[...] = nisa.activation(...)`` then writes to ``out`` itself, and only a result that is used in
-another way gets memory of its own. At most one result is deferred at any time, so the order of the program is kept, and
-errors and profiles name the line of the call.
+until the next call: ``out[...] = nisa.activation(...)`` then writes to ``out`` itself, and only a result that is used
+in another way gets memory of its own. At most one result is deferred at any time, so the order of the program is kept,
+and errors and profiles name the line of the call.
 """
 
 from __future__ import annotations
@@ -63,14 +63,39 @@ class Deferred:
         matmul: whether it can accumulate in PSUM.
     """
 
-    __slots__ = ("tile", "shape", "par", "dtype", "regions", "moves", "emit", "ranges", "ragged", "nothing", "sources",
-                 "matmul", "reduces", "site", "result", "done")  # fmt: skip
+    __slots__ = (
+        "tile",
+        "shape",
+        "par",
+        "dtype",
+        "regions",
+        "moves",
+        "emit",
+        "ranges",
+        "ragged",
+        "nothing",
+        "sources",
+        "matmul",
+        "reduces",
+        "site",
+        "result",
+        "done",
+    )
 
     def __init__(
-        self, shape: tuple[int, ...], dtype: DType, emit: Callable[..., None], *, par: int = 0,
-        regions: tuple[MemoryRegion, ...] = (_sbuf, _psum), moves: bool = False, region: Any = True,
-        sources: tuple[Any, ...] = (), matmul: bool = False, reduces: Any = None,
-    ) -> None:  # fmt: skip
+        self,
+        shape: tuple[int, ...],
+        dtype: DType,
+        emit: Callable[..., None],
+        *,
+        par: int = 0,
+        regions: tuple[MemoryRegion, ...] = (_sbuf, _psum),
+        moves: bool = False,
+        region: Any = True,
+        sources: tuple[Any, ...] = (),
+        matmul: bool = False,
+        reduces: Any = None,
+    ) -> None:
         self.shape = shape
         self.dtype = dtype
         self.emit = emit

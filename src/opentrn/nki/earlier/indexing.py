@@ -1,7 +1,8 @@
 """From ``tile[key]`` to an access pattern.
 
-Integers, slices, index expressions and tiles of indices all become an offset, and for each axis of the result a size and a
-stride. What the key looks like decides everything but the offset, so a key like one seen before only has its offset computed.
+Integers, slices, index expressions and tiles of indices all become an offset, and for each axis of the result a size
+and a stride. What the key looks like decides everything but the offset, so a key like one seen before only has its
+offset computed.
 """
 
 from __future__ import annotations
@@ -151,7 +152,8 @@ class _Pattern:
             number = as_int(k)
             if number is None:
                 raise fail(
-                    f"{k!r} cannot index dimension {dim} of {self.owner!r}; use integers, slices, nl.ds or index expressions"
+                    f"{k!r} cannot index dimension {dim} of {self.owner!r}; "
+                    "use integers, slices, nl.ds or index expressions"
                 )
             if number < 0:
                 number += size
@@ -186,7 +188,8 @@ class _Pattern:
             entry = grid.setdefault(n - len(k.shape), [1, 0, None, False])
             if extent != 1 and entry[0] not in (1, extent):
                 raise fail(
-                    f"index expressions with axes of {extent} and {entry[0]} elements meet in one index of {self.owner!r}"
+                    f"index expressions with axes of {extent} and {entry[0]} elements meet in one index "
+                    f"of {self.owner!r}"
                 )
             entry[0] = max(entry[0], extent)
         for axis, coefficient, variable in k.terms:

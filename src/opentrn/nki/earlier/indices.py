@@ -1,8 +1,8 @@
 """Index expressions of the earlier API: ``nl.arange`` and ``nl.mgrid``, kept symbolic.
 
-``tile[i_p, 512 * j + i_f]`` is an access pattern, not a gather: each axis of the index grid adds a multiple of its counter
-to the address. So an :class:`Index` is an affine form, a constant plus one coefficient an axis, and indexing with it is
-arithmetic on strides whatever its size.
+``tile[i_p, 512 * j + i_f]`` is an access pattern, not a gather: each axis of the index grid adds a multiple of its
+counter to the address. So an :class:`Index` is an affine form, a constant plus one coefficient an axis, and indexing
+with it is arithmetic on strides whatever its size.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class Index:
 
     def _broadcast_to(self, other: Index) -> Index:
         # A tuple of its own: its identity stands for the shape too, where keys are remembered.
-        return Index(_broadcast(self.shape, other.shape), self.const, tuple(list(self.terms)))
+        return Index(_broadcast(self.shape, other.shape), self.const, (*self.terms,))
 
     def __floordiv__(self, other: Any) -> Any:
         return self._divide(other, "//")
@@ -258,7 +258,7 @@ def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def arange(*args: Any) -> Index:
-    """Consecutive integers ``[start, stop)`` along a new axis, as ``numpy.arange``; index it with None to place the axis.
+    """Consecutive integers ``[start, stop)`` along a new axis, as ``numpy.arange``; None in an index places the axis.
 
     Raises:
         ValidationError: the range is empty or not made of integers.

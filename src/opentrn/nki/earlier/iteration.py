@@ -13,8 +13,18 @@ from opentrn.nki.earlier.bytecode import stored_in
 from opentrn.nki.earlier.indices import Index, as_int
 from opentrn.nki.earlier.operands import Deferred, Tile, dtype_of, fail, flush, region_of, tile_of
 
-__all__ = ["NeuronCores", "affine_range", "loop_reduce", "nc", "num_programs", "program_id", "program_ndim",
-           "sequential_range", "spmd_dim", "static_range"]  # fmt: skip
+__all__ = [
+    "NeuronCores",
+    "affine_range",
+    "loop_reduce",
+    "nc",
+    "num_programs",
+    "program_id",
+    "program_ndim",
+    "sequential_range",
+    "spmd_dim",
+    "static_range",
+]
 
 
 def _range(name: str, args: tuple) -> range:
@@ -32,7 +42,7 @@ def _range(name: str, args: tuple) -> range:
 
 
 class Loop:
-    """A loop that the compiler traces once: the places that tiles are given in its body are those of the first iteration."""
+    """A loop that the compiler traces once: where tiles are placed in its body is decided in the first iteration."""
 
     def __init__(self, indices: range) -> None:
         self.indices = indices
@@ -109,7 +119,8 @@ def program_id(axis: int) -> int:
         return 0
     if at is None or not 0 <= at < len(core.program_id):
         raise fail(
-            f"nl.program_id({axis}): the kernel was launched on a grid of {len(core.program_id)} dimensions; launch it as kernel[n, m](...)"
+            f"nl.program_id({axis}): the kernel was launched on a grid of {len(core.program_id)} dimensions; "
+            "launch it as kernel[n, m](...)"
         )
     return core.program_id[at]
 
@@ -134,7 +145,7 @@ def program_ndim() -> int:
 
 
 def loop_reduce(x: Any, op: Any, loop_indices: Any = None, *, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
-    """Reduce ``x`` over the iterations of a loop: the tile that the result is assigned to is the other operand of ``op``."""
+    """Reduce ``x`` over a loop: the tile that the result is assigned to is the other operand of ``op``."""
     from opentrn.nki.earlier import isa
     from opentrn.nki.earlier.movement import assign
 

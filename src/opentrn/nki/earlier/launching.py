@@ -1,4 +1,4 @@
-"""Launching kernels of the earlier API: arrays become tiles, and the results of the last call are carried out at the end."""
+"""Launching kernels of the earlier API: arrays become tiles, and what is still deferred at the end is carried out."""
 
 from __future__ import annotations
 

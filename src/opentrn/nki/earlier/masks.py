@@ -1,8 +1,8 @@
 """Masks of the earlier API: which elements of its index grid an instruction touches.
 
-A mask is a comparison of index expressions, or several of them joined with ``&``, ``|`` and ``~``. Almost all are bounds of
-single axes, and then the instruction simply runs on a smaller view, as on the chip. What remains ragged (``i_p >= i_f``) is
-returned as an array of booleans for the caller to select with.
+A mask is a comparison of index expressions, or several of them joined with ``&``, ``|`` and ``~``. Almost all are
+bounds of single axes, and then the instruction simply runs on a smaller view, as on the chip. What remains ragged
+(``i_p >= i_f``) is returned as an array of booleans for the caller to select with.
 """
 
 from __future__ import annotations
@@ -19,11 +19,16 @@ from opentrn.neuroncore.source import caller, user_frame
 from opentrn.nki.earlier.bytecode import joining_word
 from opentrn.nki.earlier.indices import Index, Variable
 
-__all__ = ["Predicate", "Region", "compare", "resolve"]
+__all__ = ["Predicate", "Region", "compare", "resolve", "terms_of"]
 
 _OPS: dict[str, Callable[[Any, int], Any]] = {
-    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
-}  # fmt: skip
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
 _OPPOSITE = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "==": "!=", "!=": "=="}
 
 
@@ -59,7 +64,8 @@ class Predicate:
         word = _joining_word(frame.f_code, frame.f_lasti) if frame is not None else None
         if word is None or frame is None:
             raise ValidationError(
-                "a mask has no single truth value; pass it as mask=, join masks with & and |, and branch on Python integers",
+                "a mask has no single truth value; pass it as mask=, join masks with & and |, "
+                "and branch on Python integers",
                 caller(),
             )
         _pending.append((word, self, frame.f_code))
@@ -130,8 +136,8 @@ class Region:
 def resolve(mask: Any, shape: Sequence[int], variables: Sequence[Sequence[Variable | None]]) -> Region | bool:
     """What ``mask`` leaves of a grid of ``shape``: True for all of it, False for nothing, or a Region.
 
-    ``variables`` holds, for each operand, the counter of each axis; a mask restricts the axis of its counter, or, where no
-    operand was indexed with that counter, the axis in the same place counted from the right.
+    ``variables`` holds, for each operand, the counter of each axis; a mask restricts the axis of its counter, or, where
+    no operand was indexed with that counter, the axis in the same place counted from the right.
     """
     if _pending:
         _, left, code = _pending.pop()
@@ -147,7 +153,9 @@ def resolve(mask: Any, shape: Sequence[int], variables: Sequence[Sequence[Variab
             return bool(mask)
         raise ValidationError(
             f"mask={mask!r} is not a mask; compare index expressions, for example mask=(i_p < rows); "
-            "masks in tiles go to nl.where or nisa.tensor_copy_predicated", caller())  # fmt: skip
+            "masks in tiles go to nl.where or nisa.tensor_copy_predicated",
+            caller(),
+        )
     ndim = len(shape)
     names = [v for v in variables if v is not None and len(v) == ndim]
     ranges = [(0, n) for n in shape]
@@ -156,7 +164,7 @@ def resolve(mask: Any, shape: Sequence[int], variables: Sequence[Sequence[Variab
         if part.index is None:
             rest.append(part)
             continue
-        terms = _terms(part.index, ndim, names)
+        terms = terms_of(part.index, ndim, names)
         if not terms:
             if not _OPS[part.kind](part.index.const, 0):
                 return False
@@ -205,7 +213,7 @@ def _solve(kind: str, const: int, coefficient: int, low: int, high: int) -> tupl
     return max(low, const // -coefficient + 1), high
 
 
-def _terms(index: Index, ndim: int, names: list[Sequence[Variable | None]]) -> dict[int, int]:
+def terms_of(index: Index, ndim: int, names: list[Sequence[Variable | None]]) -> dict[int, int]:
     """Coefficient of each axis of the grid in an index expression."""
     result: dict[int, int] = {}
     for axis, coefficient, variable in index.terms:
@@ -229,7 +237,7 @@ def _evaluate(part: Predicate, ranges: list[tuple[int, int]], names: list[Sequen
             result = join(result, v)
         return result
     total: Any = np.full((1,) * ndim, part.index.const, dtype=np.int64)
-    for axis, coefficient in _terms(part.index, ndim, names).items():
+    for axis, coefficient in terms_of(part.index, ndim, names).items():
         low, high = ranges[axis]
         total = total + (coefficient * np.arange(low, high)).reshape((-1,) + (1,) * (ndim - axis - 1))
     return _OPS[part.kind](total, 0)

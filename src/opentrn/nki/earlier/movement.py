@@ -31,8 +31,18 @@ from opentrn.nki.earlier.operands import (
 )
 from opentrn.nki.earlier.views import box, whole
 
-__all__ = ["accumulate", "assign", "broadcast_partitions", "broadcast_to", "copy", "copy_where", "load", "load_transpose2d",
-           "store", "transpose"]  # fmt: skip
+__all__ = [
+    "accumulate",
+    "assign",
+    "broadcast_partitions",
+    "broadcast_to",
+    "copy",
+    "copy_where",
+    "load",
+    "load_transpose2d",
+    "store",
+    "transpose",
+]
 
 _sbuf, _psum = MemoryRegion.sbuf, MemoryRegion.psum
 
@@ -47,10 +57,7 @@ def load(src: Any, *, mask: Any = None, dtype: Any = None, **_: Any) -> Tile:
     shape = source.shape
     region = region_of(mask, shape, source)
     kind = dtype_of(dtype, source.dtype)
-    if region is False:
-        view = None
-    else:
-        view = part(source, ranges_of(region)) if region is not True else source.nki
+    view = None if region is False else part(source, ranges_of(region))
     if len(shape) == 1:
         shape = (shape[0], 1)
         if not isinstance(region, bool):
@@ -88,7 +95,8 @@ def store(dst: Any, value: Any = None, *, mask: Any = None, **_: Any) -> None:
         return
     if tile.size != target.size:
         raise fail(
-            f"nl.store: the destination {list(shape)} holds {target.size} elements and the value {list(tile.shape)} {tile.size}"
+            f"nl.store: the destination {list(shape)} holds {target.size} elements "
+            f"and the value {list(tile.shape)} {tile.size}"
         )
     if region is True:
         a, b = target.nki, tile.nki
@@ -181,10 +189,7 @@ def assign(target: Any, value: Any) -> None:
             if nothing:
                 return
             if ranges is not None:
-                if value.shape != target.shape:
-                    ranges_there = _fit_ranges(ranges, value.shape, target.shape)
-                else:
-                    ranges_there = ranges
+                ranges_there = _fit_ranges(ranges, value.shape, target.shape)
                 dst, src = part(target, ranges_there), part(value, ranges)
                 if ragged is not None:
                     copy_where(dst, np.moveaxis(ragged, value.par, 0), src)

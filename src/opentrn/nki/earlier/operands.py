@@ -17,9 +17,25 @@ from opentrn.nki.earlier.tiles import Tile, part
 from opentrn.nki.earlier.views import Ranges, box, fail
 
 __all__ = [
-    "Deferred", "Tile", "aligned", "broadcast_shape", "column", "dtype_of", "fail", "flush", "in_sbuf", "is_number", "number", "on_chip",
-    "part", "pieces", "promote", "ranges_of", "region_of", "tile_of",
-]  # fmt: skip
+    "Deferred",
+    "Tile",
+    "aligned",
+    "broadcast_shape",
+    "column",
+    "dtype_of",
+    "fail",
+    "flush",
+    "in_sbuf",
+    "is_number",
+    "number",
+    "on_chip",
+    "part",
+    "pieces",
+    "promote",
+    "ranges_of",
+    "region_of",
+    "tile_of",
+]
 
 
 def is_number(value: Any) -> bool:

@@ -37,14 +37,25 @@ def _axes(axis: Any, tile: Tile, what: str) -> tuple[int, ...]:
         raise fail(f"{what}: axis {axis} of a tile with {ndim} dimensions, {list(tile.shape)}")
     if tile.par in axes:
         raise fail(
-            f"{what}: axis {tile.par} is the partition dimension of {list(tile.shape)}, and engines reduce along free dimensions; "
+            f"{what}: axis {tile.par} is the partition dimension of {list(tile.shape)}, and engines reduce "
+            "along free dimensions; "
             "transpose the tile, multiply it with ones (nl.matmul), or use nisa.tensor_partition_reduce"
         )
     return axes
 
 
-def reduce(op: Any, x: Any, axis: Any, *, dtype: Any = None, mask: Any = None, keepdims: bool = False, negate: bool = False,
-           what: str = "", default: DType | None = None) -> Tile:  # fmt: skip
+def reduce(
+    op: Any,
+    x: Any,
+    axis: Any,
+    *,
+    dtype: Any = None,
+    mask: Any = None,
+    keepdims: bool = False,
+    negate: bool = False,
+    what: str = "",
+    default: DType | None = None,
+) -> Tile:
     """``op`` over the free axes ``axis``; what is left of a 2-D tile is a column (P, 1)."""
     flush()
     tile = on_chip(tile_of(x), f"the operand of {what}")
@@ -172,8 +183,18 @@ def softmax(x: Any, axis: Any, *, dtype: Any = None, compute_dtype: Any = None, 
     return arithmetic.divide(e, total, dtype=dtype_of(dtype, tile.dtype), mask=mask)
 
 
-def rms_norm(x: Any, w: Any, axis: Any, n: Any, epsilon: float = 1e-6, *, dtype: Any = None, compute_dtype: Any = None,
-             mask: Any = None, **_: Any) -> Tile:  # fmt: skip
+def rms_norm(
+    x: Any,
+    w: Any,
+    axis: Any,
+    n: Any,
+    epsilon: float = 1e-6,
+    *,
+    dtype: Any = None,
+    compute_dtype: Any = None,
+    mask: Any = None,
+    **_: Any,
+) -> Tile:
     """x / sqrt(sum(x * x) / n + epsilon) * w."""
     tile = on_chip(tile_of(x), "the operand of nl.rms_norm")
     inner = dtype_of(compute_dtype, float32)

@@ -1,7 +1,7 @@
 """Tiles of the earlier API: tensors with a partition dimension anywhere, advanced indexing and operators.
 
-A :class:`Tile` is a view (an ``NkiTensor``, partition first) and the place of the partition dimension in the shape that the
-kernel sees. Dimensions before it are *block* dimensions: many tiles under one name.
+A :class:`Tile` is a view (an ``NkiTensor``, partition first) and the place of the partition dimension in the shape that
+the kernel sees. Dimensions before it are *block* dimensions: many tiles under one name.
 """
 
 from __future__ import annotations
@@ -41,8 +41,14 @@ class Tile:
     psum: Accumulator | None
     deferred: Deferred | None
 
-    def __init__(self, access: NkiTensor, par: int = 0, vars: tuple | None = None, excess: tuple | None = None,
-                 psum: Accumulator | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        access: NkiTensor,
+        par: int = 0,
+        vars: tuple | None = None,
+        excess: tuple | None = None,
+        psum: Accumulator | None = None,
+    ) -> None:
         self.access = access
         self.par = par
         self.vars = vars
@@ -96,7 +102,8 @@ class Tile:
         if self.deferred is None and not self.buffer.on_chip:
             return True  # `if bias:` asks whether a tensor was passed
         raise fail(
-            "the value of a tile is not known when the kernel is traced; branch on Python numbers, or select with nl.where"
+            "the value of a tile is not known when the kernel is traced; branch on Python numbers, "
+            "or select with nl.where"
         )
 
     @property
@@ -114,7 +121,7 @@ class Tile:
     # Views
 
     def __getitem__(self, key: Any) -> Tile:
-        """A view: integers, slices, ``nl.ds``, ``...``, index expressions, and tiles of indices for gathers from HBM."""
+        """A view, by integers, slices, ``nl.ds``, ``...``, index expressions, or tiles of rows to gather from HBM."""
         if self.deferred is not None:
             self.deferred.force()
         if key is Ellipsis:
@@ -213,10 +220,19 @@ def _operator(name: str, function: str, reverse: bool = False) -> None:
 
 
 for _short, _long in (
-    ("add", "add"), ("sub", "subtract"), ("mul", "multiply"), ("truediv", "divide"), ("pow", "power"), ("mod", "mod"),
-    ("and", "bitwise_and"), ("or", "bitwise_or"), ("xor", "bitwise_xor"), ("lshift", "left_shift"), ("rshift", "right_shift"),
+    ("add", "add"),
+    ("sub", "subtract"),
+    ("mul", "multiply"),
+    ("truediv", "divide"),
+    ("pow", "power"),
+    ("mod", "mod"),
+    ("and", "bitwise_and"),
+    ("or", "bitwise_or"),
+    ("xor", "bitwise_xor"),
+    ("lshift", "left_shift"),
+    ("rshift", "right_shift"),
     ("floordiv", "floor_divide"),
-):  # fmt: skip
+):
     _operator(f"__{_short}__", _long)
     _operator(f"__r{_short}__", _long, reverse=True)
 for _short, _long in (

@@ -7,5 +7,16 @@ from opentrn.nki.earlier.decorators import baremetal, benchmark, jit, nki_jit, p
 from opentrn.nki.earlier.tiles import Tile as tensor
 
 __all__ = [
-    "baremetal", "benchmark", "compiler", "isa", "jit", "language", "nki_jit", "profile", "simulate_kernel", "tensor", "trace", "typing",
-]  # fmt: skip
+    "baremetal",
+    "benchmark",
+    "compiler",
+    "isa",
+    "jit",
+    "language",
+    "nki_jit",
+    "profile",
+    "simulate_kernel",
+    "tensor",
+    "trace",
+    "typing",
+]
