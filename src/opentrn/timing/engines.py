@@ -18,7 +18,7 @@ _EDGE_READ, _EDGE_OVERWRITE, _EDGE_EXPLICIT = 0, 1, 2
 
 
 @numba.njit(cache=True)
-def run(plan, core_of, stream_of, queue_start, queue_order, edge_begin, edge_producer, edge_kind, edge_reuse, barrier_of,
+def run(plan, core_of, stream_of, queue_start, queue_order, edge_begin, edge_producer, edge_kind, edge_reuse,
         engine, busy, tail, load, table, ports, tile, num_descriptors, descriptor_ns, first_ns, done_ns, moved, hbm_moved,
         latency, num_cores, num_streams, num_dma_engines, hbm_ns_per_byte, clock_window, clock_threshold, clock_factor,
         clock_pipeline, table_load, load_latency, load_interval, window, dma_free_of_charge):  # fmt: skip
@@ -150,10 +150,10 @@ def run(plan, core_of, stream_of, queue_start, queue_order, edge_begin, edge_pro
                 t = te
                 who = p
                 lat = extra
-                if barrier_of[i] and barrier_of[p]:
+                if core_of[p] != c:
                     why = BARRIER
                 elif edge_kind[e] == _EDGE_EXPLICIT:
-                    why = BARRIER if barrier_of[p] else EXPLICIT
+                    why = EXPLICIT
                 elif edge_kind[e] == _EDGE_OVERWRITE:
                     why = BUFFER_REUSE if edge_reuse[e] else OVERWRITE
                 else:

@@ -40,7 +40,9 @@ class Regions:
 def _layout_table(program: Program) -> tuple[np.ndarray, np.ndarray]:
     """(first slot of each plan, one row a slot: on chip, elements a partition, item bytes, partitions, dynamic, is write)."""
     rows = [
-        (s.on_chip, max(s.storage_free, 1), s.dtype.itemsize, s.num_partitions, s.indirect is not None, k < len(p.writes))
+        (s.on_chip, max(s.storage_free, 1), s.dtype.itemsize, s.num_partitions, s.indirect is not None,
+         # What other cores wrote to a barrier's tensor is there once the barrier is passed.
+         k < len(p.writes) or p.instruction.name == "core_barrier")
         for p in program.plans for k, s in enumerate(p.layouts)
     ]  # fmt: skip
     widths = [len(p.layouts) for p in program.plans]

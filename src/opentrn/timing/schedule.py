@@ -100,7 +100,7 @@ class _Schedule:
         hbm_ns_per_byte = 1.0 / hardware.hbm_stack_bandwidth_gb_per_s
         result = engines.run(
             plan, core_of, stream_of.astype(np.int64), queue_start, order.astype(np.int64), *edges,
-            np.zeros(len(plan), dtype=np.bool_), column["engine"], column["busy"], column["tail"], column["load"], column["table"],
+            column["engine"], column["busy"], column["tail"], column["load"], column["table"],
             column["ports"], column["tile"], column["num_descriptors"], column["descriptor_ns"], column["first_ns"],
             column["done_ns"], column["moved"], column["read"] + column["written"], self._latency(hardware), len(self.cores),
             NUM_STREAMS, hardware.num_dma_engines, hbm_ns_per_byte, float(window_ns),
@@ -166,7 +166,7 @@ class _Schedule:
 
     def _edges(self, column: dict[str, np.ndarray], placements: tuple, plan: np.ndarray, compiled: list[Any]) -> tuple:
         """Dependencies of all cores as one CSR."""
-        from opentrn.timing import dependencies, regions
+        from opentrn.timing import dependencies, meetings, regions
         from opentrn.timing.costs import NUM_STREAMS
 
         in_order = np.array([True] * 5 + [False] * 3)
@@ -193,4 +193,5 @@ class _Schedule:
             return parts[0]
         base = np.cumsum([0] + [len(p[1]) for p in parts])
         begin = np.concatenate([p[0][:-1] + base[c] for c, p in enumerate(parts)] + [base[-1:]])
-        return (begin, *(np.concatenate([p[k] for p in parts]) for k in (1, 2, 3)))
+        joined = (begin, *(np.concatenate([p[k] for p in parts]) for k in (1, 2, 3)))
+        return meetings.join(self.cores, self.offsets, column["stream"][plan], joined)
