@@ -347,8 +347,9 @@ class Core:
 
     def assumed(self, origin: str) -> int | None:
         """The value to assume for a register that would be loaded from ``origin``, in a run without values."""
-        assume: Any = self._assume
-        return assume(origin) if callable(assume) else assume
+        if isinstance(self._assume, int) or self._assume is None:
+            return self._assume
+        return self._assume(origin)
 
     def report_undefined(self, message: str, source: Any) -> None:
         """Raise, warn or pass over a use of memory never written, as the launch asked for."""

@@ -192,6 +192,7 @@ class Storage:
     def mask_bytes(self) -> np.ndarray:
         """The written-bytes mask as (partitions, bytes)."""
         if self.arena is None:
+            assert self.mask is not None
             return self.mask.reshape(self.num_partitions, self.free_bytes)
         return np.ndarray((self.num_partitions, self.free_bytes), np.bool_, self.arena, self.base, (self.pitch, 1))
 

@@ -200,7 +200,9 @@ class Program:
                 plane = max(line * (free[-2] if len(free) > 1 else 1), 1)
                 kind = kinds[key] = (memories.get(a.region, -1), a.num_partitions, line, plane)
             where = a.address
-            rows.append((*kind, a.bytes_per_partition, a.first_use, a.last_use, *((-1, -1) if where is None else where)))
+            rows.append(
+                (*kind, a.bytes_per_partition, a.first_use, a.last_use, *((-1, -1) if where is None else where))
+            )
         table = np.array(rows, dtype=np.int64).reshape(-1, 9).T
         memory, partitions, line, plane, size, first, last, partition, byte = (np.ascontiguousarray(c) for c in table)
         return Tensors(memory, partitions, size, partition, byte, first, last, line, plane)

@@ -8,7 +8,7 @@ first read.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,7 +32,7 @@ def defined(tensor: NkiTensor) -> np.ndarray | None:
         storage.begin_partial()
         if storage.state == FULL:
             return None
-    mask = tensor.mask_array().all(axis=-1)
+    mask = np.logical_and.reduce(tensor.mask_array(), axis=-1)
     return None if mask.all() else mask
 
 
@@ -143,7 +143,8 @@ def settle(storage: Storage, itemsize: int, origin: Source | None) -> None:
 def _flow(plan: Plan, args: tuple, position: int, masks: dict[int, np.ndarray]) -> np.ndarray | None:
     """Which elements of an output are defined, given the undefined inputs."""
     if callable(plan.flow):
-        found = plan.flow(plan, args, position, masks)
+        follow_masks: Any = plan.flow
+        found = follow_masks(plan, args, position, masks)
         return None if found is None or found.all() else found
     layout = args[position].layout
     shape = layout.shape
@@ -154,7 +155,7 @@ def _flow(plan: Plan, args: tuple, position: int, masks: dict[int, np.ndarray]) 
             if source == position:  # accumulated onto
                 result &= mask
                 continue
-            columns = mask.reshape(mask.shape[0], -1).all(axis=0)
+            columns = np.logical_and.reduce(mask.reshape(mask.shape[0], -1), axis=0)
             name = plan.operand_name(source)
             if name.startswith(("stationary", "moving")):
                 columns = _contracted(columns, shape[0] if name.startswith("stationary") else layout.free_size)
@@ -179,4 +180,8 @@ def _flow(plan: Plan, args: tuple, position: int, masks: dict[int, np.ndarray]) 
 
 def _contracted(columns: np.ndarray, count: int) -> np.ndarray:
     """Columns of a matmul operand with a second contraction dimension (double_row) brought down to the output's."""
-    return columns.reshape(-1, count).all(axis=0) if columns.size > count and columns.size % count == 0 else columns
+    return (
+        np.logical_and.reduce(columns.reshape(-1, count), axis=0)
+        if columns.size > count and columns.size % count == 0
+        else columns
+    )

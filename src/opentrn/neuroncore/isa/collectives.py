@@ -133,7 +133,9 @@ def _put(core: Any, tensor: NkiTensor, values: np.ndarray) -> None:
 
 
 def _reduced(name: str, arrays: list[np.ndarray]) -> np.ndarray:
-    combine = operator(name).function
+    found = operator(name)
+    assert found is not None
+    combine = found.function
     total = widen(arrays[0]).copy()
     for array in arrays[1:]:
         total = combine(total, widen(array))

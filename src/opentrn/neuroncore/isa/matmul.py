@@ -154,7 +154,7 @@ class nc_matmul:
 
         if i.is_transpose and i.core.generation >= 3:
 
-            def run(core, dst, stationary, moving, *settings):
+            def transpose(core, dst, stationary, moving, *settings):
                 flat_s, flat_m = stationary.reshape(k, -1), moving.reshape(k, -1)
                 if _is_identity(flat_m):
                     dst[...] = flat_s.T.reshape(out_shape)
@@ -163,15 +163,15 @@ class nc_matmul:
                 else:
                     dst[...] = product(stationary, moving).reshape(out_shape)
 
-            run.widens = False
-            return run
+            transpose.widens = False
+            return transpose
         if narrow:
 
-            def run(core, dst, stationary, moving, os, om, is_transpose, accumulate, tp, ts, pm):
+            def round_sums(core, dst, stationary, moving, os, om, is_transpose, accumulate, tp, ts, pm):
                 result = product(stationary, moving).reshape(out_shape)
                 dst[...] = result + dst.astype(np.float32) if accumulate else result
 
-            return run
+            return round_sums
         direct = two_dims and round_s is None and round_m is None
 
         def run(core, dst, stationary, moving, os, om, is_transpose, accumulate, tp, ts, pm):
