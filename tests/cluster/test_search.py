@@ -123,6 +123,17 @@ def test_a_ray_cluster_finds_the_same_layouts():
     assert [f.step_time_s for f in several.found] == [f.step_time_s for f in search(task, on).found]
 
 
+def test_a_results_file_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(OpenTrnError, match="cannot write results to .*nowhere"):
+        search(job("tinyllama-1.1b"), machine("trn2.48xlarge", 1), results=tmp_path / "nowhere" / "results.jsonl")
+
+
+def test_a_ray_cluster_that_does_not_answer_is_refused_at_once():
+    pytest.importorskip("ray")
+    with pytest.raises(OpenTrnError, match="cannot reach a Ray cluster at '127.0.0.1:1'"):
+        ray_workers("127.0.0.1:1")
+
+
 def test_no_workers_are_refused():
     with pytest.raises(OpenTrnError, match="at least 1, got 0"):
         local_workers(0)

@@ -183,6 +183,10 @@ def plan(
     if cooling is not None and cooling not in COOLING:
         raise OpenTrnError(f"cooling must be one of {', '.join(COOLING)}, got {cooling!r}")
     check_goodput_inputs(num_spares, interval_s)
+    if batch_tokens is not None and not 0 < batch_tokens < float("inf"):
+        raise OpenTrnError(f"the tokens of a batch must be positive, got {batch_tokens:g}")
+    if seq_len is not None and seq_len < 1:
+        raise OpenTrnError(f"the sequence length must be at least 1, got {seq_len}")
     chosen = model if isinstance(model, Model) else load_model(model)
     length = seq_len or chosen.default_seq_len
     software(training_software)  # an unknown name is refused before anything is searched
@@ -202,6 +206,10 @@ def plan(
         keep,
     )
     units = {name: find_hardware(name) for name in dict.fromkeys(on)}
+    named = {n.lower() for unit in units.values() for n in (unit.name, *unit.aliases)}
+    for name in price_overrides or {}:
+        if name.lower() not in named:
+            raise OpenTrnError(f"a price is given for {name!r}, which is not planned on: {', '.join(units)}")
     kind = purchase or common_kind(list(units.values()), price_catalogue)
     candidates: list[Candidate] = []
     warnings: list[str] = []

@@ -8,6 +8,8 @@ cannot be better. Shards of the space run in this process, in local processes or
 import hashlib
 import heapq
 import json
+import re
+import socket
 import time
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -113,6 +115,7 @@ class _Ray:
         self._ray = ray
         self._started = not ray.is_initialized()
         if self._started:
+            _check_reachable(address)
             try:
                 ray.init(address=None if address == "local" else address, log_to_driver=False, logging_level="error")
             except (ConnectionError, ValueError, RuntimeError) as error:
@@ -134,6 +137,17 @@ class _Ray:
     def close(self) -> None:
         if self._started:
             self._ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raise OpenTrnError if nobody listens at HOST:PORT; Ray itself would keep trying."""
+    match = re.fullmatch(r"(?:ray://)?([^:/]+):(\d+)", address)
+    if not match:
+        return
+    try:
+        socket.create_connection((match[1], int(match[2])), timeout=5.0).close()
+    except OSError as error:
+        raise OpenTrnError(f"cannot reach a Ray cluster at {address!r}: {error}") from None
 
 
 def local_workers(num_workers: int = 1) -> Workers:
@@ -304,7 +318,11 @@ class _Journal:
 
     def _read(self) -> None:
         assert self.path
-        for line in self.path.read_text().splitlines():
+        try:
+            lines = self.path.read_text().splitlines()
+        except OSError as error:
+            raise OpenTrnError(f"cannot read results from {self.path}: {error.strerror or error}") from None
+        for line in lines:
             try:
                 entry = json.loads(line)
             except json.JSONDecodeError:
@@ -324,5 +342,8 @@ class _Journal:
             "simulated": simulated,
             "found": [{**vars(one), "layout": {axis: getattr(one.layout, axis) for axis in COLUMNS}} for one in found],
         }
-        with self.path.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+        except OSError as error:
+            raise OpenTrnError(f"cannot write results to {self.path}: {error.strerror or error}") from None
