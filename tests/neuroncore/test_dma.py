@@ -147,6 +147,15 @@ def test_index_out_of_bounds_is_an_error_that_names_index_tensor_and_limit(on_ge
         isa.dma_copy(nc.tile(shape=(1, 6)), source.select(0, VirtualRegister(bad)))
 
 
+def test_a_selected_dimension_ends_where_the_view_does(on_generation):
+    nc = on_generation(3)
+    part = table(nc)[0:10]
+    with pytest.raises(ValidationError, match="index 12 .*0:10"):
+        isa.dma_copy(nc.tile(shape=(1, 6)), part.select(0, VirtualRegister(12)))
+    with pytest.raises(ValidationError, match="index 10 at position 1 .*0:10"):
+        isa.dma_copy(nc.tile(shape=(2, 6)), part.vector_select(0, index(nc, 9, 10)))
+
+
 def test_skipped_indices_leave_their_rows_alone(on_generation):
     nc = on_generation(3)
     source, out = table(nc), nc.tile(np.full((4, 6), -5.0))

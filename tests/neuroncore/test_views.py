@@ -169,6 +169,10 @@ ON_CHIP, IN_HBM = ("sbuf", (128, 4, 8)), ("shared_hbm", (128, 4, 8))
         (IN_HBM, lambda t: t.select(0, VirtualRegister(1)).select(0, VirtualRegister(1)), "only one dynamic index"),
         (IN_HBM, lambda t: t.select(0, VirtualRegister(1)).view("uint8"), "addressed at run time"),
         (IN_HBM, lambda t: t.ap([[1, 1]] * 6), "1 to 5 dimensions"),
+        (IN_HBM, lambda t: t.select(0, t), "float32 in shared_hbm; it must be integers in sbuf"),
+        (IN_HBM, lambda t: t.vector_select(0, 3), "the index is 3; it must be a tensor"),
+        (IN_HBM, lambda t: t.ap([[1, 4]], scalar_offset=1.5), "a register or a tensor of one element"),
+        (ON_CHIP, lambda t: t.ap([[32, 4], [1, 4]], vector_offset=t), "indexes HBM tensors|integers in sbuf"),
     ],
 )
 def test_constraints_of_views(tensor, where, view, message):

@@ -73,6 +73,8 @@ def _rows(
     span = 1 + sum((n - 1) * s for n, s in zip(layout.shape[1:], layout.strides[1:], strict=True))
     start = tensor.offset + values * indirection.stride
     good = (values >= 0) & (start + span <= total)
+    if indirection.strict:
+        good &= values < indirection.limit
     if not good.all() and not skip:
         raise _fail_outside(tensor, values, ~good)
     stride = max(indirection.stride, 1)
@@ -95,7 +97,7 @@ def _place(core: Core, tensor: NkiTensor, skip: bool) -> NkiTensor | None:
     offset = tensor.offset + value * indirection.stride
     total = tensor.storage.size_bytes // layout.itemsize
     reach = offset + sum((n - 1) * s for n, s in zip(layout.shape, layout.strides, strict=True))
-    if value < 0 or offset < 0 or reach >= total:
+    if value < 0 or offset < 0 or reach >= total or (indirection.strict and value >= indirection.limit):
         if skip:
             return None
         raise _fail_outside(tensor, values, np.array([True]))

@@ -13,7 +13,7 @@ from typing import Any, cast
 import numpy as np
 
 from opentrn.errors import ValidationError
-from opentrn.neuroncore.dtypes import DType, as_dtype, is_packed, numpy_dtype
+from opentrn.neuroncore.dtypes import DType, as_dtype, is_integer, is_packed, numpy_dtype
 from opentrn.neuroncore.layout import Layout, contiguous_strides, intern_layout, start_class
 from opentrn.neuroncore.memory import MemoryRegion, Storage
 from opentrn.neuroncore.registers import VirtualRegister
@@ -67,16 +67,19 @@ class Indirection:
         stride: elements of storage that one step of the index moves.
         limit: number of legal index values, for the bounds check.
         dim: dimension of the view that the index replaces; None where it only shifts the start.
+        strict: whether an index of ``limit`` or more is out of bounds even where it stays inside the storage: so for a
+            selected dimension, not for an access pattern, which addresses the storage.
     """
 
-    __slots__ = ("kind", "index", "stride", "limit", "dim")
+    __slots__ = ("kind", "index", "stride", "limit", "dim", "strict")
 
-    def __init__(self, kind: str, index: Any, stride: int, limit: int, dim: int | None) -> None:
+    def __init__(self, kind: str, index: Any, stride: int, limit: int, dim: int | None, strict: bool = False) -> None:
         self.kind = kind
         self.index = index
         self.stride = stride
         self.limit = limit
         self.dim = dim
+        self.strict = strict
 
 
 def _fail(message: str) -> ValidationError:
@@ -539,9 +542,10 @@ class NkiTensor(NKIObject):
             key[dim] = index
             return self[tuple(key)]
         self._not_indirect("select")
+        _check_index(index, "select", single=True)
         shape, strides = self.layout.shape, self.layout.strides
         view = self._view((*shape[:dim], *shape[dim + 1 :]), (*strides[:dim], *strides[dim + 1 :]), self.offset)
-        return view._indirectly(Indirection("scalar", index, strides[dim], shape[dim], None))
+        return view._indirectly(Indirection("scalar", index, strides[dim], shape[dim], None, True))
 
     def vector_select(self, dim: int, vector_offset: NkiTensor) -> NkiTensor:
         """A different row of an HBM tensor for each partition: dimension 0 is indexed by ``vector_offset`` (P, 1)."""
@@ -550,9 +554,10 @@ class NkiTensor(NKIObject):
         if self.layout.on_chip:
             raise _fail("vector_select needs an HBM tensor; gather on chip with nisa.nc_n_gather or nisa.local_gather")
         self._not_indirect("vector_select")
+        _check_index(vector_offset, "vector_select")
         shape, strides = self.layout.shape, self.layout.strides
         view = self._view((vector_offset.layout.shape[0], *shape[1:]), strides, self.offset)
-        return view._indirectly(Indirection("vector", vector_offset, strides[0], shape[0], 0))
+        return view._indirectly(Indirection("vector", vector_offset, strides[0], shape[0], 0, True))
 
     def _not_indirect(self, what: str) -> None:
         if self.indirection is not None:
@@ -617,8 +622,11 @@ class NkiTensor(NKIObject):
         divide = host.itemsize if kind is not old.dtype else 1
         stride = old.strides[indirect_dim] * scale // divide
         limit = old.shape[indirect_dim]
+        _check_index(index, "ap", single=scalar_offset is not None)
         if scalar_offset is not None:
             return view._indirectly(Indirection("scalar", index, stride, limit, None))
+        if old.on_chip:
+            raise _fail("vector_offset indexes HBM tensors; gather on chip with nisa.nc_n_gather or nisa.local_gather")
         if indirect_dim != 0:
             raise _fail(f"vector_offset works on dimension 0 of the tensor, not {indirect_dim}")
         return view._indirectly(Indirection("vector", index, stride, limit, 0))
@@ -742,6 +750,22 @@ class NkiTensor(NKIObject):
         address = self.storage.allocation.address
         first = self.offset // self.layout.storage_free if self.layout.storage_free else 0
         return first + (address[0] if address else 0)
+
+
+def _check_index(index: Any, what: str, single: bool = False) -> None:
+    """Refuse what cannot hold run-time indices: a register for a single one, or integers in SBUF."""
+    if single and isinstance(index, (VirtualRegister, int, np.integer)):
+        return
+    if not isinstance(index, NkiTensor):
+        kinds = "a register or a tensor of one element" if single else "a tensor with one index a partition"
+        raise _fail(f"{what}: the index is {index!r}; it must be {kinds}")
+    layout = index.layout
+    if layout.region is not MemoryRegion.sbuf or not is_integer(layout.dtype):
+        raise _fail(
+            f"{what}: the index is {layout.dtype} in {layout.region.value}; it must be integers in sbuf, load it first"
+        )
+    if single and layout.size != 1:
+        raise _fail(f"{what}: the index has {layout.size} elements {list(layout.shape)}; it must have one, slice it")
 
 
 _new = object.__new__
