@@ -220,7 +220,7 @@ def test_loop_reduce_adds_into_the_tile_it_is_assigned_to():
     def kernel(a):
         out = nl.ndarray((2, 16, 8), dtype=a.dtype, buffer=nl.shared_hbm)
         named = nl.zeros((16, 8), dtype=a.dtype)
-        block = nl.zeros((1, nl.par_dim(16), 8), dtype=a.dtype)
+        block = nl.ndarray((1, nl.par_dim(16), 8), dtype=a.dtype)  # the first iteration starts the sum
         for i in nl.affine_range(5):
             tile = nl.load(a[i])
             named = nl.loop_reduce(tile, op=np.add, loop_indices=[i])

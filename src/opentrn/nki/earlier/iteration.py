@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from opentrn.neuroncore import machine
+from opentrn.neuroncore.memory import EMPTY, FULL
 from opentrn.neuroncore.source import is_ours
 from opentrn.nki.earlier.allocation import tape
 from opentrn.nki.earlier.bytecode import stored_in
@@ -147,7 +148,7 @@ def program_ndim() -> int:
 def loop_reduce(x: Any, op: Any, loop_indices: Any = None, *, dtype: Any = None, mask: Any = None, **_: Any) -> Tile:
     """Reduce ``x`` over a loop: the tile that the result is assigned to is the other operand of ``op``."""
     from opentrn.nki.earlier import isa
-    from opentrn.nki.earlier.movement import assign
+    from opentrn.nki.earlier.movement import assign, copy
 
     flush()
     tile = tile_of(x, "the operand of nl.loop_reduce")
@@ -159,10 +160,14 @@ def loop_reduce(x: Any, op: Any, loop_indices: Any = None, *, dtype: Any = None,
     before = stored_in(frame)
 
     def into(target: Tile) -> None:
-        if region_of(mask, tile.shape, tile) is not False:
-            flush()
+        if region_of(mask, tile.shape, tile) is False:
+            return
+        flush()
+        if _never_written(target):  # the first iteration starts the reduction
+            assign(target, copy(tile, dtype=target.dtype, mask=mask))
+        else:
             assign(target, isa.tensor_tensor(target, tile, op, dtype=target.dtype, mask=mask))
-            flush()
+        flush()
 
     if type(before) is Tile and before.shape == tile.shape:
         into(before)
@@ -176,6 +181,14 @@ def loop_reduce(x: Any, op: Any, loop_indices: Any = None, *, dtype: Any = None,
         reduces=into,
     )
     return result.defer()
+
+
+def _never_written(tile: Tile) -> bool:
+    """Whether nothing has been written to any element of a view (values are not tracked when none are computed)."""
+    view = tile.access
+    if view is None or view.storage.state == FULL or tile.psum is not None and tile.psum.zero:
+        return False
+    return view.storage.state == EMPTY or not view.mask_array().any()
 
 
 def _copied(dst: Any, tile: Tile) -> None:
