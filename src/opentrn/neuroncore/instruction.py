@@ -492,8 +492,12 @@ def _build_call(declared: Instruction) -> Callable[..., Any]:
     if declared.normalise is not None:
         env["_normalise"] = declared.normalise
     lists = "".join(f", *{n}" for n, p in declared.operands.items() if isinstance(p, Tensors))
+    last = ", name=None"
+    if "dst" in declared.operands:
+        # A keyword of earlier releases, which kernels still write; the type of dst decides.
+        last += ", *, dtype=None"
     source = (
-        f"def {declared.name}({', '.join(signature)}, name=None):\n"
+        f"def {declared.name}({', '.join(signature)}{last}):\n"
         f"    core = _state.core\n{pre}"
         f"    args = ({names},)\n"
         f"    try:\n"
