@@ -30,13 +30,18 @@ def double(a):
     return out
 
 
-@pytest.mark.parametrize(
-    "decorator", [jit, trace, baremetal, jit(mode="simulation"), baremetal(save_neff_name="x.neff")]
-)
+@pytest.mark.parametrize("decorator", [jit, trace, baremetal, jit(mode="simulation")])
 def test_every_decorator_runs_the_kernel(decorator):
     x = floats(16, 8)
     assert np.array_equal(decorator(double)(x), 2 * x)
     assert np.array_equal(simulate_kernel(decorator(double), x), 2 * x)
+
+
+def test_baremetal_writes_the_files_it_is_asked_for(tmp_path):
+    x, neff, trace_file = floats(16, 8), tmp_path / "k.neff", tmp_path / "k.ntff"
+    run = baremetal(double, save_neff_name=str(neff), save_trace_name=str(trace_file), additional_compile_opt="-O1")
+    assert np.array_equal(run(x), 2 * x)
+    assert json.loads(neff.read_text())["num_instructions"] == 3 and trace_file.exists()
 
 
 def test_a_plain_function_can_be_simulated():

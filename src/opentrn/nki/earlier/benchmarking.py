@@ -16,7 +16,7 @@ from typing import Any
 from opentrn.nki import launch
 from opentrn.nki.earlier.launching import Kernel, _chip
 
-__all__ = ["Benchmark", "BenchmarkResult", "Latency", "Profile"]
+__all__ = ["Baremetal", "Benchmark", "BenchmarkResult", "Latency", "Profile"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,24 @@ def _write(path: str, content: dict[str, Any]) -> None:
         file.write("\n")
 
 
+def _write_asked(options: dict[str, Any], content: dict[str, Any]) -> None:
+    for name in ("save_neff_name", "save_trace_name"):
+        if options.get(name):
+            _write(options[name], content)
+
+
+class Baremetal(_Traced):
+    """A kernel that runs as usual, and is also scheduled where files of it are asked for."""
+
+    def run(self, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """Run the kernel and write the files that ``save_neff_name`` and ``save_trace_name`` name."""
+        options = self.options
+        if options.get("save_neff_name") or options.get("save_trace_name"):
+            _, record = self._trace(args, kwargs)
+            _write_asked(options, _summary(record, _schedule(record), _chip(options)))
+        return Kernel.run(self, args, kwargs)
+
+
 class Benchmark(_Traced):
     """A kernel that is timed when it is called; see ``benchmark_result`` afterwards."""
 
@@ -92,9 +110,7 @@ class Benchmark(_Traced):
         self.benchmark_result = BenchmarkResult(
             Latency(float(timeline.latency_us)), int(options.get("warmup", 10)), int(options.get("iters", 100))
         )
-        for name in ("save_neff_name", "save_trace_name"):
-            if options.get(name):
-                _write(options[name], _summary(record, timeline, _chip(options)))
+        _write_asked(options, _summary(record, timeline, _chip(options)))
         print(f"{record.name}: {timeline.latency_us:.2f} us on {_chip(options)} (modelled)")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from opentrn.errors import ValidationError
 from opentrn.neuroncore.source import caller
 from opentrn.nki import launch
-from opentrn.nki.earlier.benchmarking import Benchmark, Profile
+from opentrn.nki.earlier.benchmarking import Baremetal, Benchmark, Profile
 from opentrn.nki.earlier.launching import Kernel
 
 __all__ = ["baremetal", "benchmark", "jit", "nki_jit", "profile", "simulate_kernel", "trace"]
@@ -64,7 +64,7 @@ trace = _decorator(
 )
 nki_jit = _decorator("nki_jit", Kernel, "Decorator: make a function a kernel for PyTorch tensors.")
 baremetal = _decorator(
-    "baremetal", Kernel, "Run a kernel and return its results. NEFF files cannot be made without the compiler."
+    "baremetal", Baremetal, "Run a kernel and return its results, with a schedule in the files asked for."
 )
 benchmark = _decorator(
     "benchmark", Benchmark, "Time a kernel: ``benchmark_result`` holds the latencies after the call."
