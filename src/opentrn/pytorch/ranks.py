@@ -241,7 +241,9 @@ def priced(job: Job, instance: str | None = None) -> tuple[list[dict[str, Any]],
 
     name = instance
     if name is None:
-        candidates = [i for i in hardware.instances() if getattr(i.accelerator, "name", "") == hardware.chip(job.chip).name]
+        candidates = [
+            i for i in hardware.instances() if getattr(i.accelerator, "name", "") == hardware.chip(job.chip).name
+        ]
         if not candidates:
             raise OpenTrnError(f"no instance has {job.chip} chips; name a topology with --on")
         name = max(candidates, key=lambda i: (i.num_accelerators, i.name)).name
