@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 
 @click.command(name="plan")
-@click.option("--model", required=True, help="A name of the catalogue (see --models) or a TOML file.")
-@click.option("--tokens", type=float, required=True, help="Tokens to train on, such as 1e12.")
-@click.option("--on", "hardware", multiple=True, required=True, help="An instance type or rack; repeat to compare.")
+@click.option("--model", help="A name of the catalogue (see --models) or a TOML file.")
+@click.option("--script", help="A PyTorch training script whose model to plan for, instead of --model.")
+@click.option("--tokens", type=float, help="Tokens to train on, such as 1e12 (with --script 1e9 where not given).")
+@click.option("--on", "hardware", multiple=True, help="An instance type or rack; repeat to compare.")
 @click.option("--chips", type=int, help="Chips of each hardware; a range of sizes is searched without it.")
 @click.option("--objective", type=click.Choice(["cost", "time", "energy"]), default="cost", show_default=True)
 @click.option("--seq-len", type=click.IntRange(min=1), help="Tokens of a sequence; the model's own by default.")
@@ -58,6 +59,7 @@ def command(**options: Any) -> None:
     from opentrn.cluster.search import local_workers, ray_workers
     from opentrn.cost.prices import parse_override
 
+    _model_of_script(options)
     overrides = dict(parse_override(text) for text in options["prices"])
     minutes = options["checkpoint_minutes"]
     workers = ray_workers(options["ray_address"]) if options["ray_address"] else local_workers(options["jobs"])
@@ -98,6 +100,28 @@ def command(**options: Any) -> None:
         _print(found, notes, options["explain"])
     if found.interrupted:
         raise click.exceptions.Exit(130)
+
+
+def _model_of_script(options: dict[str, Any]) -> None:
+    """Fill in the model that a script trains, and what else the options leave open."""
+    if (options["model"] is None) == (options["script"] is None):
+        raise click.UsageError("give --model NAME or --script FILE, one of the two")
+    if options["script"] is not None:
+        from opentrn.cluster.capture import capture
+
+        found = capture(options["script"])
+        options["model"] = found.model
+        options["seq_len"] = options["seq_len"] or found.seq_len
+        options["tokens"] = options["tokens"] or 1e9
+        options["hardware"] = options["hardware"] or ("trn3-ultraserver",)
+        if options["json_path"] != "-":
+            stack = found.model.stacks[0]
+            click.echo(f"{options['script']} trains {found.model.num_parameters / 1e6:,.1f} million parameters: {stack.num_layers} layers of width "
+                       f"{stack.hidden}, sequences of {found.seq_len}")  # fmt: skip
+    if not options["tokens"]:
+        raise click.UsageError("give --tokens, the tokens to train on")
+    if not options["hardware"]:
+        raise click.UsageError("give --on, an instance type or rack; repeat it to compare")
 
 
 @contextmanager

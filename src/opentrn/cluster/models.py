@@ -184,11 +184,13 @@ def model_names() -> list[str]:
     return list(_tables()["models"])
 
 
-def load_model(name: str) -> Model:
-    """The model called `name` in the catalogue, or described by the TOML file whose path `name` is.
+def load_model(name: "str | Model") -> Model:
+    """The model called `name` in the catalogue, or described by the TOML file whose path `name` is; a Model is itself.
 
     Raises OpenTrnError for an unknown name (with the nearest ones) and for a file that does not describe one model.
     """
+    if isinstance(name, Model):
+        return name
     if name.endswith(".toml"):
         return _load_file(Path(name))
     tables = _tables()
