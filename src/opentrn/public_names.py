@@ -1,7 +1,9 @@
 """Public module names for OpenTrn's modules: ``import nki`` and its companions, without the SDK.
 
-A finder at the front of ``sys.meta_path`` answers for the roots in ``_ROOTS``. A module found through it is OpenTrn's own module
-object under a second name, imported when first asked for; a root that a really installed package provides is left alone.
+A finder at the front of ``sys.meta_path`` answers for the roots in ``_ROOTS``. A module found through it is OpenTrn's
+own module
+object under a second name, imported when first asked for; a root that a really installed package provides is left
+alone.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from opentrn.nki.earlier import MODULES
 
 __all__ = ["install", "uninstall"]
 
-# Public name -> module behind it. The longest match decides; what follows it is the name of a submodule. None is an empty
+# Public name -> module behind it. The longest match decides; what follows it is the name of a submodule. None is an
+# empty
 # package, there only to hold others.
 _NAMES: dict[str, str | None] = {
     "nki": "opentrn.nki",

@@ -1,7 +1,9 @@
 """Pytest plugin: ``pytest -p opentrn.pytest_plugin`` runs somebody else's kernel tests on the simulated chip.
 
-It makes ``nki``, ``neuronxcc.nki``, ``nki_cpu_simulator`` and ``neuron_dtypes`` importable before test modules are collected, and
-reports use of memory never written as a warning instead of an error: foreign kernels may rely on what happens to be there.
+It makes ``nki``, ``neuronxcc.nki``, ``nki_cpu_simulator`` and ``neuron_dtypes`` importable before test modules are
+collected, and
+reports use of memory never written as a warning instead of an error: foreign kernels may rely on what happens to be
+there.
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ def pytest_configure(config: Any) -> None:
 
 
 def pytest_collection_finish(session: Any) -> None:
-    """Mend the runner of AWS's kernel library, whose simulation mode reads an attribute that only its compile mode sets."""
+    """Mend the runner of AWS's kernel library, whose simulation mode reads an attribute that only its compile mode
+    sets."""
     runner = sys.modules.get("test.utils.test_orchestrator")
     orchestrator = getattr(runner, "Orchestrator", None)
     if orchestrator is not None and not hasattr(orchestrator, "_compiled_kernel"):

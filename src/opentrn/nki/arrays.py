@@ -93,12 +93,16 @@ class Converter:
         try:
             return as_dtype(getattr(dtype, "name", str(dtype)))
         except TypeError:
-            raise ValidationError(f"an argument has type {dtype}, which a NeuronCore does not hold; convert it first", caller()) from None
+            raise ValidationError(
+                f"an argument has type {dtype}, which a NeuronCore does not hold; convert it first", caller()
+            ) from None
 
     def _tensor(self, array: Any, dtype: DType, name: str, value: Any, kind: str) -> NkiTensor:
         shape = tuple(int(n) for n in array.shape) or (1,)
         if min(shape) < 1:
-            raise ValidationError(f"argument {name} has shape {shape}, without elements; every size must be 1 or more", caller())
+            raise ValidationError(
+                f"argument {name} has shape {shape}, without elements; every size must be 1 or more", caller()
+            )
         host = numpy_dtype(dtype, precise_fp())
         size = int(np.prod(shape))
         data, external = None, None
@@ -115,7 +119,9 @@ class Converter:
             data = flat.view(np.uint8)
             if not data.flags.writeable:
                 data = data.copy()
-        allocation = Allocation(-1 - len(self.allocations), self.region, 1, size * dtype.itemsize, name, None, None, dtype, shape)
+        allocation = Allocation(
+            -1 - len(self.allocations), self.region, 1, size * dtype.itemsize, name, None, None, dtype, shape
+        )
         self.allocations.append(allocation)
         storage = Storage(self.region, dtype, host, 1, size * host.itemsize, data, allocation, FULL)
         tensor = object.__new__(NkiTensor)
@@ -128,7 +134,8 @@ class Converter:
         return tensor
 
     def results(self, value: Any, core: Core) -> Any:
-        """What the kernel returned, as the caller's kind of array; in-place writes reach arrays that had to be copied."""
+        """What the kernel returned, as the caller's kind of array; in-place writes reach arrays that had to be
+        copied."""
         if not self.execute:
             return _placeholders(value)
         for tensor, _, external in self.inputs:
@@ -148,7 +155,8 @@ class Converter:
     def _array(self, tensor: NkiTensor, core: Core) -> Any:
         if tensor.layout.on_chip:
             raise ValidationError(
-                f"the kernel returns a {tensor.layout.region.value} tensor; copy it to an nl.shared_hbm tensor and return that",
+                f"the kernel returns a {tensor.layout.region.value} tensor; copy it to an nl.shared_hbm tensor and
+                return that",
                 tensor.storage.allocation.source,
             )
         for known, value, external in self.inputs:
@@ -162,7 +170,11 @@ class Converter:
             return _to_torch(array, tensor.layout.dtype)
         if self.kind == "jax":
             return _module("jax").numpy.asarray(array)
-        return np.array(array).view(host_dtype(tensor.layout.dtype)) if tensor.layout.dtype.kind == "packed" else np.array(array)
+        return (
+            np.array(array).view(host_dtype(tensor.layout.dtype))
+            if tensor.layout.dtype.kind == "packed"
+            else np.array(array)
+        )
 
 
 def _require_result(core: Core, tensor: NkiTensor) -> None:
@@ -175,7 +187,8 @@ def _require_result(core: Core, tensor: NkiTensor) -> None:
     label = f" {tensor.name!r}" if tensor.name else ""
     if origin is not None:
         core.report_undefined(
-            f"{missing} of {mask.size} elements of the result{label} {list(tensor.shape)} come from memory that was never "
+            f"{missing} of {mask.size} elements of the result{label} {list(tensor.shape)} come from memory that was
+            never "
             "written and is read here; write it first, for example with nisa.memset",
             origin,
         )
@@ -183,7 +196,8 @@ def _require_result(core: Core, tensor: NkiTensor) -> None:
         import warnings
 
         warnings.warn(
-            f"{missing} of {mask.size} elements of the result{label} {list(tensor.shape)} were never written by the kernel",
+            f"{missing} of {mask.size} elements of the result{label} {list(tensor.shape)} were never written by the
+            kernel",
             RuntimeWarning,
             stacklevel=2,
         )

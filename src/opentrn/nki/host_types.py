@@ -1,7 +1,9 @@
 """How arrays on the host hold types that NumPy has no name for: the packed MX words and tfloat32.
 
-Importing this module teaches ``numpy.dtype`` their names, so that ``numpy.zeros(shape, dtype=nl.float8_e4m3fn_x4)`` works
-as it does with AWS's own packages. A packed word is a structured type of one integer field that carries the type's name.
+Importing this module teaches ``numpy.dtype`` their names, so that ``numpy.zeros(shape, dtype=nl.float8_e4m3fn_x4)``
+works
+as it does with AWS's own packages. A packed word is a structured type of one integer field that carries the type's
+name.
 """
 
 from __future__ import annotations

@@ -16,9 +16,11 @@ __all__ = ["Kernel", "cpu_simulate", "jit", "simulate"]
 
 
 class Kernel:
-    """A kernel: call it with arrays to run it, index it with a grid or an LNC degree first to launch that many programs.
+    """A kernel: call it with arrays to run it, index it with a grid or an LNC degree first to launch that many
+    programs.
 
-    Arrays may be NumPy, torch or JAX; results come back as the same kind. A kernel called from inside another is inlined.
+    Arrays may be NumPy, torch or JAX; results come back as the same kind. A kernel called from inside another is
+    inlined.
     """
 
     def __init__(self, function: Callable[..., Any], grid: tuple[int, ...] = (), **options: Any) -> None:
@@ -50,7 +52,8 @@ class Kernel:
 
 
 def jit(fn: Callable[..., Any] | None = None, **kwargs: Any) -> Any:
-    """Decorator: make ``fn`` a kernel. Usable bare or with compiler options, which are recorded and otherwise ignored."""
+    """Decorator: make ``fn`` a kernel. Usable bare or with compiler options, which are recorded and otherwise
+    ignored."""
     if fn is None:
         return lambda function: jit(function, **kwargs)
     if isinstance(fn, Kernel):

@@ -35,7 +35,8 @@ __all__ = ["Launch", "Session", "grid_size", "is_running", "run", "session", "se
 class Launch:
     """One launch of a kernel that a session watched.
 
-    ``programs`` holds the instruction stream of each physical core; ``error`` what stopped the kernel half-way, if anything did.
+    ``programs`` holds the instruction stream of each physical core; ``error`` what stopped the kernel half-way, if
+    anything did.
     """
 
     name: str
@@ -107,13 +108,17 @@ def grid_size(size: Any) -> int:
     try:
         count = int(size)
     except (TypeError, ValueError):
-        raise ValidationError(f"{size!r} is not a grid size; launch as kernel[2](...) or kernel[8, 4](...)", caller()) from None
+        raise ValidationError(
+            f"{size!r} is not a grid size; launch as kernel[2](...) or kernel[8, 4](...)", caller()
+        ) from None
     if count < 1:
         raise ValidationError(f"a grid axis of {count} programs; it needs at least one", caller())
     return count
 
 
-def run(function: Callable[..., Any], bound: inspect.BoundArguments, grid: tuple[int, ...], options: dict[str, Any]) -> Any:
+def run(
+    function: Callable[..., Any], bound: inspect.BoundArguments, grid: tuple[int, ...], options: dict[str, Any]
+) -> Any:
     """Run ``function`` once a program of the grid and return its results as the caller's kind of array."""
     settings = current_session()
     chip = settings.chip or options.get("platform_target") or machine.default_chip()
@@ -137,7 +142,9 @@ def run(function: Callable[..., Any], bound: inspect.BoundArguments, grid: tuple
                 group.restart()
                 cores.append(core)
                 result = _body(core, function, call_args)()
-        if options.get("api") == "nki" or "api" not in options:  # whose compiler splits live ranges, and spills what still does not fit
+        if (
+            options.get("api") == "nki" or "api" not in options
+        ):  # whose compiler splits live ranges, and spills what still does not fit
             for core in cores:
                 capacity.check(core)
         return converter.results(result, cores[0])
@@ -147,15 +154,20 @@ def run(function: Callable[..., Any], bound: inspect.BoundArguments, grid: tuple
     finally:
         if settings.record:
             record.programs = [
-                finish(c.recorder, c, function.__name__, record.source, converter.allocations, options.get("api", "nki"))
-                for c in cores if c.recorder is not None
+                finish(
+                    c.recorder, c, function.__name__, record.source, converter.allocations, options.get("api", "nki")
+                )
+                for c in cores
+                if c.recorder is not None
             ]
             settings.launches.append(record)
             if settings.on_launch is not None:
                 settings.on_launch(record)
 
 
-def _core(record: Any, settings: Session, program_id: tuple[int, ...], grid: tuple[int, ...], group: Any, index: int) -> Core:
+def _core(
+    record: Any, settings: Session, program_id: tuple[int, ...], grid: tuple[int, ...], group: Any, index: int
+) -> Core:
     recorder = Recorder() if settings.record else None
     return Core(
         record, program_id=program_id, grid=grid, execute=settings.execute, recorder=recorder, group=group, index=index,
@@ -187,7 +199,8 @@ def _blas() -> Any:
 
 
 def _single_threaded_blas() -> Any:
-    """A tile's product takes microseconds; a second BLAS thread gains little, and waiting for one that has no CPU costs a
+    """A tile's product takes microseconds; a second BLAS thread gains little, and waiting for one that has no CPU
+    costs a
     hundred times the product."""
     return _blas().limit(limits=1, user_api="blas")
 

@@ -1,6 +1,7 @@
 """``nki.compiler.frontend``: tracing a kernel without running it, under the interface of AWS's compiler front end.
 
-There is no compiler here. :meth:`NKIFrontend.compile` runs the kernel's Python on shapes alone, which makes every check that a run
+There is no compiler here. :meth:`NKIFrontend.compile` runs the kernel's Python on shapes alone, which makes every
+check that a run
 makes except those of values, and keeps the recorded instructions.
 """
 
@@ -33,7 +34,8 @@ class NKIFrontend:
     ) -> FrontendResult:  # fmt: skip
         """Trace ``kernel`` with the named ``inputs`` (arrays count by shape and type) for ``lnc`` cores of ``target``.
 
-        ``artifacts_dir``, ``dump_python_ast`` and ``output_names`` concern files that a compiler would write; there are none.
+        ``artifacts_dir``, ``dump_python_ast`` and ``output_names`` concern files that a compiler would write; there
+        are none.
         """
         with launch.session(chip=target, execute=False, record=True) as opened:
             outputs = jit(kernel)[lnc](**inputs)

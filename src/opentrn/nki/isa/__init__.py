@@ -36,3 +36,25 @@ def get_nc_version() -> nc_version:
 def get_nc_sub_version() -> int:
     """Silicon revision within a generation; 0, the first, for every core described here."""
     return 0
+
+
+__all__ = [
+    *_isa.__all__,
+    "NkiInstruction",
+    "NkiValidationError",
+    "VirtualRegister",
+    "dge_mode",
+    "dma_engine",
+    "engine",
+    "get_nc_sub_version",
+    "get_nc_version",
+    "gpsimd_engine",
+    "matmul_perf_mode",
+    "nc_version",
+    "oob_mode",
+    "reduce_cmd",
+    "scalar_engine",
+    "tensor_engine",
+    "unknown_engine",
+    "vector_engine",
+]

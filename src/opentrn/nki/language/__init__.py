@@ -1,7 +1,9 @@
 """``nki.language``: tensors, types, and functions on tiles.
 
-Functions that compute (``add``, ``exp``, ``sum``...) have two uses, as in AWS's library: called, they allocate a tile and issue
-the instructions that fill it; passed as ``op=`` to an instruction of ``nki.isa``, they name its operator. One idea a file;
+Functions that compute (``add``, ``exp``, ``sum``...) have two uses, as in AWS's library: called, they allocate a tile
+and issue
+the instructions that fill it; passed as ``op=`` to an instruction of ``nki.isa``, they name its operator. One idea a
+file;
 this module is the list of what kernels may import.
 """
 
@@ -148,7 +150,8 @@ _EARLIER = ("arange", "mgrid")
 
 
 def par_dim(size: int) -> int:
-    """Marks the partition dimension of a shape in the earlier API; it is dimension 0 now, so the size stands for itself."""
+    """Marks the partition dimension of a shape in the earlier API; it is dimension 0 now, so the size stands for
+    itself."""
     return size
 
 
@@ -162,19 +165,25 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "DType", "MemoryRegion", "NKIObject", "NkiTensor", "abs", "abs_max", "abs_min", "add", "affine_range", "all", "arctan",
-    "average", "bfloat16", "bitwise_and", "bitwise_or", "bitwise_xor", "bool", "bool_", "broadcast_to", "bypass", "ceil",
+    "DType", "MemoryRegion", "NKIObject", "NkiTensor", "abs", "abs_max", "abs_min", "add", "affine_range", "all",
+    "arctan",
+    "average", "bfloat16", "bitwise_and", "bitwise_or", "bitwise_xor", "bool", "bool_", "broadcast_to", "bypass",
+    "ceil",
     "copy", "cos", "device_print", "divide", "dropout", "ds", "dtype", "dynamic_range", "empty_like", "equal", "erf",
     "erf_dx", "exp", "expand_dims", "float16", "float32", "float4_e2m1fn_x4", "float8_e3m4", "float8_e4m3",
-    "float8_e4m3fn", "float8_e4m3fn_x4", "float8_e5m2", "float8_e5m2_x4", "float8_e8m0fnu", "floor", "fmod", "fori_loop",
+    "float8_e4m3fn", "float8_e4m3fn_x4", "float8_e5m2", "float8_e5m2_x4", "float8_e8m0fnu", "floor", "fmod",
+    "fori_loop",
     "full", "gather_flattened", "gelu", "gelu_apprx_sigmoid", "gelu_apprx_sigmoid_dx", "gelu_apprx_tanh", "gelu_dx",
     "greater", "greater_equal", "hbm", "int16", "int32", "int64", "int8", "invert", "is_hbm", "is_on_chip", "is_psum",
     "is_sbuf", "left_shift", "less", "less_equal", "load", "load_transpose2d", "log", "logical_and", "logical_not",
-    "logical_or", "logical_xor", "matmul", "max", "maximum", "mean", "min", "minimum", "mish", "mod", "multiply", "ndarray",
+    "logical_or", "logical_xor", "matmul", "max", "maximum", "mean", "min", "minimum", "mish", "mod", "multiply",
+    "ndarray",
     "negative", "no_reorder", "not_equal", "num_programs", "ones", "par_dim", "power", "prelu", "private_hbm", "prod",
-    "program_id", "program_ndim", "psum", "rand", "random_seed", "range", "reciprocal", "relu", "right_shift", "rms_norm",
+    "program_id", "program_ndim", "psum", "rand", "random_seed", "range", "reciprocal", "relu", "right_shift",
+    "rms_norm",
     "rsqrt", "sbuf", "sequential_range", "shared_constant", "shared_hbm", "shared_identity_matrix", "sigmoid", "sign",
-    "silu", "silu_dx", "sin", "softmax", "softplus", "sqrt", "square", "static_range", "store", "subtract", "sum", "tan",
+    "silu", "silu_dx", "sin", "softmax", "softplus", "sqrt", "square", "static_range", "store", "subtract", "sum",
+    "tan",
     "tanh", "tensor", "tfloat32", "tile_size", "transpose", "trunc", "uint16", "uint32", "uint8", "var", "where",
     "while_loop", "zeros", "zeros_like",
 ]  # fmt: skip

@@ -1,4 +1,5 @@
-"""Functions of the Scalar engine on tiles, and the trigonometric ones with their arguments brought into the engine's range."""
+"""Functions of the Scalar engine on tiles, and the trigonometric ones with their arguments brought into the engine's
+range."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ __all__ = [
     "softplus", "sqrt", "square", "tan", "tanh",
 ]  # fmt: skip
 
-# 2 pi in three parts (Cody and Waite): the first two have so few bits that their products with a count of turns are exact.
+# 2 pi in three parts (Cody and Waite): the first two have so few bits that their products with a count of turns are
+# exact.
 _TURN = (6.28125, 0.0019350051879882812, 2.0 * math.pi - 6.28125 - 0.0019350051879882812)
 _PI = float(np.float32(math.pi))
 

@@ -16,7 +16,8 @@ from opentrn.neuroncore.source import caller
 from opentrn.neuroncore.tensor import NkiTensor
 
 __all__ = [
-    "empty_like", "full", "ndarray", "ones", "rand", "random_seed", "shared_constant", "shared_identity_matrix", "zeros",
+    "empty_like", "full", "ndarray", "ones", "rand", "random_seed", "shared_constant", "shared_identity_matrix",
+    "zeros",
     "zeros_like",
 ]  # fmt: skip
 
@@ -67,7 +68,8 @@ def zeros_like(x: NkiTensor, dtype: Any = None, buffer: MemoryRegion | str | Non
 
 
 def random_seed(seed: NkiTensor) -> None:
-    """Seed the Vector engine's generator with the 32-bit value of a (1, 1) tensor; the same seed gives the same :func:`rand`."""
+    """Seed the Vector engine's generator with the 32-bit value of a (1, 1) tensor; the same seed gives the same
+    :func:`rand`."""
     isa.set_rng_seed(seed)
 
 
@@ -112,7 +114,9 @@ def shared_constant(constant: Any) -> NkiTensor:
     try:
         kind = as_dtype(data.dtype)
     except TypeError:
-        raise ValidationError(f"shared_constant: a NeuronCore holds no {data.dtype}; convert the array first", caller()) from None
+        raise ValidationError(
+            f"shared_constant: a NeuronCore holds no {data.dtype}; convert the array first", caller()
+        ) from None
     tensor = ndarray(data.shape or (1,), kind, MemoryRegion.shared_hbm)
     _load_constant(tensor, data)
     return tensor

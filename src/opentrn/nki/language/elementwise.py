@@ -14,9 +14,11 @@ from opentrn.neuroncore.tensor import NkiTensor
 from opentrn.nki.language.operands import broadcast_shape, expanded, fail, in_sbuf, new_tile, promoted, require_tile
 
 __all__ = [
-    "abs", "abs_max", "abs_min", "add", "average", "bitwise_and", "bitwise_or", "bitwise_xor", "bypass", "divide", "equal",
+    "abs", "abs_max", "abs_min", "add", "average", "bitwise_and", "bitwise_or", "bitwise_xor", "bypass", "divide",
+    "equal",
     "fmod", "greater", "greater_equal", "invert", "left_shift", "less", "less_equal", "logical_and", "logical_not",
-    "logical_or", "logical_xor", "maximum", "minimum", "mod", "multiply", "negative", "not_equal", "power", "right_shift",
+    "logical_or", "logical_xor", "maximum", "minimum", "mod", "multiply", "negative", "not_equal", "power",
+    "right_shift",
     "subtract",
 ]  # fmt: skip
 

@@ -12,7 +12,8 @@ from opentrn.neuroncore.tensor import NkiTensor
 from opentrn.nki.language.operands import expanded, fail, in_sbuf, new_tile, promoted, require_tile
 
 __all__ = [
-    "broadcast_to", "copy", "expand_dims", "gather_flattened", "load", "load_transpose2d", "matmul", "store", "transpose",
+    "broadcast_to", "copy", "expand_dims", "gather_flattened", "load", "load_transpose2d", "matmul", "store",
+    "transpose",
 ]  # fmt: skip
 
 
@@ -66,11 +67,14 @@ def expand_dims(x: NkiTensor, axis: int) -> NkiTensor:
 
 
 def broadcast_to(x: NkiTensor, shape: Sequence[int], dtype: Any = None) -> NkiTensor:
-    """``x`` repeated along its dimensions of size 1 to ``shape``, which has the same rank; a new tile unless nothing changes."""
+    """``x`` repeated along its dimensions of size 1 to ``shape``, which has the same rank; a new tile unless nothing
+    changes."""
     target = tuple(int(n) for n in shape)
     require_tile(x, "broadcast_to")
     if len(target) != x.ndim or any(n not in (1, t) for n, t in zip(x.shape, target, strict=False)):
-        raise fail("broadcast_to", f"{list(x.shape)} does not broadcast to {list(target)}; only dimensions of size 1 repeat")
+        raise fail(
+            "broadcast_to", f"{list(x.shape)} does not broadcast to {list(target)}; only dimensions of size 1 repeat"
+        )
     kind = promoted(x, dtype=dtype)
     if target == x.shape and kind is x.dtype:
         return x

@@ -30,7 +30,9 @@ def require_tile(value: Any, what: str) -> NkiTensor:
     if not isinstance(value, NkiTensor):
         raise fail(what, f"needs a tile in SBUF or PSUM, not {type(value).__name__}")
     if not value.layout.on_chip:
-        raise fail(what, f"the operand {list(value.shape)} is in {value.buffer.value}; load it into SBUF first, with nl.load")
+        raise fail(
+            what, f"the operand {list(value.shape)} is in {value.buffer.value}; load it into SBUF first, with nl.load"
+        )
     return value
 
 

@@ -45,7 +45,8 @@ def _axis(axis: Any, grid: tuple[int, ...]) -> int:
 
 
 def device_print(print_prefix: str, tensor: NkiTensor) -> None:
-    """Print a prefix and the values of a tensor in SBUF, PSUM or HBM to stdout; values never written print as NaN (or 4)."""
+    """Print a prefix and the values of a tensor in SBUF, PSUM or HBM to stdout; values never written print as NaN (or
+    4)."""
     core = machine.current()
     if not core.execute:
         return

@@ -31,11 +31,17 @@ def _count(x: NkiTensor, axes: tuple[int, ...]) -> int:
     return count
 
 
-def _reduced(op: str, x: NkiTensor, axes: tuple[int, ...], dtype: Any, keepdims: bool, negate: bool = False) -> NkiTensor:
+def _reduced(
+    op: str, x: NkiTensor, axes: tuple[int, ...], dtype: Any, keepdims: bool, negate: bool = False
+) -> NkiTensor:
     shape = x.shape[: axes[0]]
     result = new_tile((*shape, *(1,) * len(axes)), dtype)
     isa.tensor_reduce(result, op, x, axes, negate)
-    return result if keepdims or len(shape) < 2 and x.ndim == 2 else result.reshape(shape if len(shape) > 1 else (*shape, 1))
+    return (
+        result
+        if keepdims or len(shape) < 2 and x.ndim == 2
+        else result.reshape(shape if len(shape) > 1 else (*shape, 1))
+    )
 
 
 def _reduction(what: str, op: str, x: NkiTensor, axis: Axis, dtype: Any, keepdims: bool) -> NkiTensor:

@@ -15,7 +15,8 @@ _FP32_BYTES = 4
 
 
 class TileSize(NKIObject):
-    """Limits of tiles, read from the hardware record of the current core (bytes, or elements where the name says so)."""
+    """Limits of tiles, read from the hardware record of the current core (bytes, or elements where the name says
+    so)."""
 
     @property
     def pmax(self) -> int:
