@@ -135,7 +135,7 @@ def cases(columns: int) -> dict[str, tuple[Callable[[], object], Callable[[], ob
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Host time of each compute instruction.")
     parser.add_argument("--record", action="store_true", help="record a Program as a profiled launch does")
     arguments = parser.parse_args()
     np.seterr(all="ignore")

@@ -15,7 +15,7 @@ import numpy as np
 from opentrn.neuroncore.activations import activation_function
 from opentrn.neuroncore.convert import as_float32
 
-__all__ = ["Operator", "activation_function", "as_float32", "operator", "operators"]
+__all__ = ["Operator", "activation_function", "as_float32", "named", "operator", "operators"]
 
 Function = Callable[..., np.ndarray]
 
@@ -157,6 +157,11 @@ _BY_NAME.update(
 def operators() -> tuple[Operator, ...]:
     """Every ALU operator."""
     return _OPERATORS
+
+
+def named(name: str) -> Operator:
+    """The operator of that name."""
+    return _BY_NAME[name]
 
 
 def operator(op: Any) -> Operator | None:

@@ -6,10 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from opentrn.neuroncore.alu import Operator, operator
+from opentrn.neuroncore.alu import Operator, named
 from opentrn.neuroncore.convert import choose, number, storer, widen
 from opentrn.neuroncore.cost import Cost, stream, two_streams
-from opentrn.neuroncore.instruction import ON_CHIP, SCALAR, Engine, In, Issue, Out, Scalar, Value, instruction, static
+from opentrn.neuroncore.instruction import (
+    ON_CHIP,
+    SCALAR,
+    Engine,
+    In,
+    Issue,
+    Out,
+    Plan,
+    Scalar,
+    Value,
+    instruction,
+    static,
+)
 from opentrn.neuroncore.isa.accumulators import Registers, accumulation, first_lane
 from opentrn.neuroncore.isa.copies import selected
 from opentrn.neuroncore.isa.elementwise import alu_operator, arithmetic, check_operand, step
@@ -31,8 +43,8 @@ __all__ = ["exponential", "range_select", "select_reduce", "tensor_scalar_cumula
 _FLOATS = ("float8_e3m4", "float8_e4m3", "float8_e4m3fn", "float8_e5m2", "float16", "bfloat16", "float32", "tfloat32")
 _SMALL_INTEGERS = ("int8", "int16", "uint8", "uint16")
 _LOWEST = float(np.finfo(np.float32).min)
-_MAXIMUM = operator("maximum")
-_ADD = operator("add")
+_MAXIMUM = named("maximum")
+_ADD = named("add")
 
 
 def _command(i: Issue, *allowed: commands) -> None:
@@ -173,7 +185,7 @@ class tensor_scalar_cumulative:
 
         return run
 
-    def flow(plan, args, position, masks):
+    def flow(plan: Plan, args, position, masks):
         return prefix_defined(masks, args[position].shape)
 
 
@@ -324,7 +336,7 @@ class range_select:
 
         return run
 
-    def flow(plan, args, position, masks):
+    def flow(plan: Plan, args, position, masks):
         i, names = plan.issue, plan.instruction.names
         tile, b0, b1 = (masks.get(names.index(n)) for n in ("on_true_tile", "bound0", "bound1"))
         data = [args[names.index(n)].array() for n in ("bound0", "bound1")]
@@ -401,7 +413,7 @@ class select_reduce:
 
         return run
 
-    def flow(plan, args, position, masks):
+    def flow(plan: Plan, args, position, masks):
         predicate = args[1].array().reshape(args[0].shape)
         where = predicate == 0 if plan.issue.reverse_pred else predicate != 0
         ok = selected(where, masks.get(2), masks.get(3), args[0].shape, masks.get(1))

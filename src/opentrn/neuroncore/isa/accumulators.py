@@ -60,7 +60,7 @@ def _by_magnitude(values: np.ndarray, choose: Any) -> np.ndarray:
     return np.take_along_axis(values, last[:, None], axis=1)[:, 0]
 
 
-def accumulation(i: Issue, engine: str, op: Operator, *, spoils: bool = False) -> Callable[..., np.ndarray | None]:
+def accumulation(i: Issue, engine: str, op: Operator, *, spoils: bool = False) -> Callable[..., Any]:
     """What ``i.reduce_cmd`` asks for, as a function ``update(core, tile, initial)``.
 
     It returns the registers of the tile's lanes, of which the caller may not change anything, or None where the

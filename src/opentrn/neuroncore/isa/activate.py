@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from opentrn.neuroncore.activations import activation_function, parametric_relu
-from opentrn.neuroncore.alu import Operator, operator
+from opentrn.neuroncore.alu import Operator, named
 from opentrn.neuroncore.convert import number, storer, widen
 from opentrn.neuroncore.cost import Cost, activation_cost
 from opentrn.neuroncore.dtypes import all_dtypes
@@ -46,7 +46,7 @@ def _check_function(i: Issue) -> None:
 
 def _function(i: Issue) -> Callable[..., np.ndarray]:
     if _name(i.op) == "prelu":
-        return lambda x, out=None: parametric_relu(x, np.float32(0), out)
+        return lambda x, out=None: parametric_relu(x, 0.0, out)
     found = activation_function(i.op)
     assert found is not None
     return found
@@ -72,9 +72,7 @@ def _check(i: Issue) -> None:
 def _reduce_operator(i: Issue, *allowed: str) -> Operator:
     """The reduction in setting ``reduce_op``; a sum where none is given."""
     if i.reduce_op is None:
-        found = operator("add")
-        assert found is not None
-        return found
+        return named("add")
     found = alu_operator(i, "reduce_op")
     if found.name not in allowed:
         raise i.fail(f"reduce_op={found.name}; this instruction reduces with {' or '.join('nl.' + a for a in allowed)}")
@@ -269,6 +267,5 @@ class activate2:
 
 
 def _pair(i: Issue) -> tuple[Operator, Operator]:
-    bypass = operator("bypass")
-    assert bypass is not None
+    bypass = named("bypass")
     return (bypass if i.op0 is None else alu_operator(i, "op0"), bypass if i.op1 is None else alu_operator(i, "op1"))

@@ -17,6 +17,7 @@ from opentrn.neuroncore.instruction import (
     In,
     Issue,
     Out,
+    Plan,
     Scalar,
     Value,
     instruction,
@@ -159,7 +160,7 @@ class tensor_copy_predicated:
 
         return run
 
-    def flow(plan, args, position, masks):
+    def flow(plan: Plan, args, position, masks):
         predicate = args[2].array().reshape(args[0].shape)
         where = predicate == 0 if plan.issue.reverse_pred else predicate != 0
         return selected(where, masks.get(1), masks.get(0), args[0].shape, masks.get(2))
@@ -211,7 +212,7 @@ class nc_stream_shuffle:
             raise i.fail(f"shuffle_mask reads partition {outside[0]} of src, which has {i.src.num_partitions}; "
                          "give src a whole quadrant, or mark the entry 255")  # fmt: skip
 
-    def place(plan, args):
+    def place(plan: Plan, args):
         active = -(-max(args[0].shape[0], args[1].shape[0]) // _QUADRANT) * _QUADRANT
         step = {32: 32, 64: 64}.get(active, 128)
         for tensor, name in ((args[0], "dst"), (args[1], "src")):
@@ -244,7 +245,7 @@ class nc_stream_shuffle:
 
         return run
 
-    def flow(plan, args, position, masks):
+    def flow(plan: Plan, args, position, masks):
         moves = _moves(plan.issue.shuffle_mask, args[0].shape[0])
         ok = np.ones(args[0].shape, np.bool_) if 0 not in masks else masks[0].copy()
         source = masks.get(1)

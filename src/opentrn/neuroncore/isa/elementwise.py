@@ -245,7 +245,7 @@ class tensor_scalar:
         if ops[0].bitvec or (len(ops) > 1 and ops[1].bitvec):
             return _bit_operations(i, ops)
         one = step(ops[0], i.reverse0)
-        both = chain(*ops, i.reverse0, i.reverse1) if len(ops) > 1 else None
+        both = chain(ops[0], ops[-1], i.reverse0, i.reverse1)
 
         def run_one(core, dst, data, op0, operand0, reverse0, op1, operand1, reverse1, engine):
             a = None if operand0 is None else number(col0(operand0))
@@ -262,7 +262,7 @@ class tensor_scalar:
             else:
                 store(dst, both(widen(shaped(data)), a, b, None))
 
-        floats = run_one if both is None else run_both
+        floats = run_one if len(ops) == 1 else run_both
         if not _addresses(i):
             return floats
         exact = [step(op, reverse) for op, reverse in zip(ops, (i.reverse0, i.reverse1), strict=False)]

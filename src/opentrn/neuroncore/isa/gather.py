@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from opentrn.neuroncore.cost import Cost, elements, stream
-from opentrn.neuroncore.instruction import SBUF, Engine, In, Issue, Out, instruction, static
+from opentrn.neuroncore.instruction import SBUF, Engine, In, Issue, Out, Plan, instruction, static
 from opentrn.neuroncore.isa.shapes import flat, require_types, same_elements, same_partitions
 
 __all__ = ["local_gather", "nc_n_gather"]
@@ -80,7 +80,7 @@ class local_gather:
 
         return run
 
-    def flow(plan, args, position, masks):
+    def flow(plan: Plan, args, position, masks):
         i = plan.issue
         columns = _group_columns(args[2].array(), _count(i), i.num_elem_per_idx)
         ok = (
@@ -139,7 +139,7 @@ class nc_n_gather:
 
         return run
 
-    def flow(plan, args, position, masks):
+    def flow(plan: Plan, args, position, masks):
         columns = np.minimum(flat(args[2].array()).astype(np.int64), plan.issue.data.free_size - 1)
         ok = np.take_along_axis(flat(masks[1]), columns, axis=1) if 1 in masks else np.ones(columns.shape, np.bool_)
         return (ok & flat(masks[2]) if 2 in masks else ok).reshape(args[0].shape)

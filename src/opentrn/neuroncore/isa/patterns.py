@@ -8,7 +8,7 @@ import numpy as np
 
 from opentrn.neuroncore.convert import storer, widen
 from opentrn.neuroncore.cost import Cost, stream
-from opentrn.neuroncore.instruction import SBUF, Engine, In, Issue, Out, Value, instruction, static
+from opentrn.neuroncore.instruction import SBUF, Engine, In, Issue, Out, Plan, Value, instruction, static
 from opentrn.neuroncore.isa.elementwise import alu_operator
 from opentrn.neuroncore.isa.shapes import fit, same_elements, unpacked
 
@@ -130,7 +130,7 @@ class affine_select:
 
         return run
 
-    def flow(plan, args, position, masks):
+    def flow(plan: Plan, args, position, masks):
         i, names = plan.issue, plan.instruction.names
         offset = _offset(args[names.index("offset")])
         where = alu_operator(i, "cmp_op").function(_lanes(i) + (_columns(i) + offset), 0)

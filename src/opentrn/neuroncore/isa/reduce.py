@@ -7,7 +7,7 @@ import numpy as np
 from opentrn.neuroncore.convert import storer, widen
 from opentrn.neuroncore.cost import Cost, stream
 from opentrn.neuroncore.dtypes import is_integer
-from opentrn.neuroncore.instruction import ON_CHIP, SBUF, Engine, In, Issue, Out, instruction, static
+from opentrn.neuroncore.instruction import ON_CHIP, SBUF, Engine, In, Issue, Out, Plan, instruction, static
 from opentrn.neuroncore.isa.elementwise import alu_operator
 from opentrn.neuroncore.isa.shapes import same_partitions, unpacked
 
@@ -64,6 +64,7 @@ class tensor_reduce:
 
     def compute(i: Issue):
         op, axes, shape, negate, store = alu_operator(i, "op"), _axes(i), i.dst.shape, i.negate, storer(i.dst)
+        assert op.reduction is not None
         reduce = op.reduction.reduce
         # One trailing axis is NumPy's fast case, and `subtract` reduces only along one.
         merged = (*i.data.shape[: axes[0]], -1)
@@ -82,7 +83,7 @@ class tensor_reduce:
 
         return run_bits if op.bitvec else run
 
-    def flow(plan, args, position, masks):
+    def flow(plan: Plan, args, position, masks):
         return masks[2].all(axis=_axes(plan.issue)).reshape(args[0].shape)
 
 
@@ -114,6 +115,7 @@ class tensor_partition_reduce:
 
     def compute(i: Issue):
         op, shape, store, count = alu_operator(i, "op"), i.dst.shape, storer(i.dst), np.float32(i.data.num_partitions)
+        assert op.reduction is not None
         reduce, average = op.reduction.reduce, op.name == "average"
 
         def run(core, dst, op_, data):
@@ -127,5 +129,5 @@ class tensor_partition_reduce:
 
         return run_bits if op.bitvec else run
 
-    def flow(plan, args, position, masks):
+    def flow(plan: Plan, args, position, masks):
         return masks[2].all(axis=0).reshape(args[0].shape)

@@ -8,7 +8,7 @@ import numpy as np
 
 from opentrn.neuroncore.convert import number, storer, widen
 from opentrn.neuroncore.cost import Cost, stream
-from opentrn.neuroncore.instruction import ON_CHIP, Engine, In, Issue, Out, Scalar, instruction, static
+from opentrn.neuroncore.instruction import ON_CHIP, Engine, In, Issue, Out, Plan, Scalar, instruction, static
 from opentrn.neuroncore.isa.accumulate import prefix_defined
 from opentrn.neuroncore.isa.elementwise import arithmetic, step
 from opentrn.neuroncore.isa.shapes import column, flat, not_both_psum, same_elements, unpacked
@@ -59,7 +59,7 @@ class tensor_tensor_scan:
 
         return run
 
-    def flow(plan, args, position, masks):
+    def flow(plan: Plan, args, position, masks):
         return prefix_defined(masks, args[position].shape)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from opentrn.neuroncore.convert import storer, widen
 from opentrn.neuroncore.cost import Cost, stream
-from opentrn.neuroncore.instruction import ON_CHIP, SBUF, Engine, In, Issue, Out, Value, instruction, static
+from opentrn.neuroncore.instruction import ON_CHIP, SBUF, Engine, In, Issue, Out, Plan, Value, instruction, static
 from opentrn.neuroncore.isa.shapes import flat, require_types, same_elements, same_partitions, unpacked
 from opentrn.neuroncore.layout import Layout
 
@@ -183,7 +183,7 @@ class nc_match_replace8:
 
         return run
 
-    def flow(plan, args, position, masks):
+    def flow(plan: Plan, args, position, masks):
         ok = np.ones((args[1].shape[0], plan.issue.data.free_size), np.bool_)
         if 1 in masks:
             ok &= flat(masks[1])
@@ -234,7 +234,7 @@ class nonzero_with_count:
 
         return run
 
-    def flow(plan, args, position, masks):
+    def flow(plan: Plan, args, position, masks):
         ok = masks[0].copy() if 0 in masks else np.ones(args[0].shape, np.bool_)
         rows = flat(masks[1])[::_GROUP].all(axis=1) if 1 in masks else np.ones(len(ok[::_GROUP]), np.bool_)
         ok[::_GROUP] = rows.reshape((-1,) + (1,) * (ok.ndim - 1))
@@ -287,7 +287,7 @@ class topk:
 
         return run
 
-    def flow(plan, args, position, masks):
+    def flow(plan: Plan, args, position, masks):
         ok = _snake(flat(masks[2]), int(plan.issue.n)).all(axis=1)
         shape = args[position].shape
         return np.broadcast_to(np.repeat(ok, _GROUP).reshape((-1,) + (1,) * (len(shape) - 1)), shape)
@@ -336,5 +336,5 @@ class sequence_bounds:
 
         return run
 
-    def flow(plan, args, position, masks):
+    def flow(plan: Plan, args, position, masks):
         return np.broadcast_to(masks[1].all(), args[0].shape)

@@ -7,6 +7,7 @@ written from a (128, 32) one.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -67,7 +68,7 @@ def fit(layout: Layout, target: Layout) -> Callable[[np.ndarray], np.ndarray]:
     return lambda a: a.reshape(shape)
 
 
-def expand(layout: Layout | object | None, target: Layout) -> Callable[[np.ndarray], np.ndarray]:
+def expand(layout: Layout | object | None, target: Layout) -> Callable[[Any], Any]:
     """A function that makes a (P, 1) column broadcast along the free dimensions of ``target``; numbers pass."""
     if layout is None or layout is SCALAR or not isinstance(layout, Layout):
         return lambda a: a
