@@ -359,7 +359,7 @@ def where(condition: Any, x: Any, y: Any, *, dtype: Any = None, mask: Any = None
     elif chosen.dtype.kind == "int":
         chosen = chosen.view(f"u{chosen.dtype}")
     predicate = aligned(chosen, shape, par, ranges)
-    on_true = a if is_number(a) else aligned(a, shape, par, ranges)
+    on_true: Any = a if is_number(a) else aligned(a, shape, par, ranges)
     on_false = b if is_number(b) else aligned(b, shape, par, ranges)
 
     def emit(dst: NkiTensor) -> None:
@@ -367,7 +367,7 @@ def where(condition: Any, x: Any, y: Any, *, dtype: Any = None, mask: Any = None
             isa.memset(dst, on_false)
         else:
             isa.tensor_copy(dst, on_false)
-        source = on_true
+        source: Any = on_true
         if is_number(on_true):
             source = machine.current().allocate(dst.layout.shape, kind, MemoryRegion.sbuf)
             isa.memset(source, on_true)
@@ -376,7 +376,7 @@ def where(condition: Any, x: Any, y: Any, *, dtype: Any = None, mask: Any = None
             isa.tensor_copy(source, on_true)
         isa.tensor_copy_predicated(dst, source, predicate)
 
-    sources = (predicate.storage, *(t.storage for t in (on_true,) if not is_number(t)))
+    sources = (predicate.storage,) if is_number(on_true) else (predicate.storage, on_true.storage)
     return Deferred(shape, kind, emit, par=par, region=region, sources=sources).defer()
 
 

@@ -135,7 +135,7 @@ class Blocks:
 
 def fill(tile: Tile, value: Any) -> None:
     """Set every element; a PSUM tile of zeros is written only if no matmul starts an accumulation in it."""
-    if tile.psum is not None:
+    if tile.psum is not None and tile.access is not None:
         if value == 0 and covers(tile.access):
             tile.psum.fill_with_zeros()
             return

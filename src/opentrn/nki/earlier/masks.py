@@ -213,7 +213,7 @@ def _solve(kind: str, const: int, coefficient: int, low: int, high: int) -> tupl
     return max(low, const // -coefficient + 1), high
 
 
-def terms_of(index: Index, ndim: int, names: list[Sequence[Variable | None]]) -> dict[int, int]:
+def terms_of(index: Index, ndim: int, names: Sequence[Sequence[Variable | None]]) -> dict[int, int]:
     """Coefficient of each axis of the grid in an index expression."""
     result: dict[int, int] = {}
     for axis, coefficient, variable in index.terms:

@@ -154,7 +154,7 @@ def copy(src: Any, *, mask: Any = None, dtype: Any = None, engine: Any = None, *
         return load(source, mask=mask, dtype=dtype)
     shape, par = source.shape, source.par
     region = region_of(mask, shape, source)
-    view = None if region is False else part(source, ranges_of(region))
+    view: Any = None if region is False else part(source, ranges_of(region))
     chosen = isa.tensor_copy.instruction.operands["engine"].default if engine is None else engine
 
     def emit(dst: NkiTensor) -> None:
@@ -239,8 +239,8 @@ def accumulate(target: Tile, value: Any) -> Tile:
     """``target += value``; a matmul into PSUM adds in the Tensor engine's accumulation."""
     if type(value) is Tile and value.deferred is not None and value.deferred.matmul and target.buffer is _psum:
         deferred, seeds = value.deferred, target.psum
+        assert target.access is not None
         if deferred.nothing:
-            deferred.done = True
             flush()
             return target
         place = box(target.access, target.par, deferred.ranges) if deferred.ranges is not None else target.access

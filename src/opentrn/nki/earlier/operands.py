@@ -86,7 +86,7 @@ def region_of(mask: Any, shape: Sequence[int], *tiles: Any) -> Region | bool:
     """What a mask leaves of an instruction on ``shape``."""
     if mask is None:
         return True
-    return resolve(mask, shape, [t.vars for t in tiles if type(t) is Tile])
+    return resolve(mask, shape, [t.vars for t in tiles if type(t) is Tile and t.vars is not None])
 
 
 def ranges_of(region: Region | bool) -> Ranges | None:

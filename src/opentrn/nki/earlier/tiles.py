@@ -113,9 +113,9 @@ class Tile:
             self.deferred.force()
         if self.excess is not None:
             check_excess(self, None)
+        assert self.access is not None
         if self.psum is not None and self.psum.zero:
             self.psum.reading(self.access)
-        assert self.access is not None
         return self.access
 
     # Views
@@ -308,7 +308,7 @@ def part(tile: Tile, ranges: Ranges | None) -> NkiTensor:
         tile.deferred.force()
     if tile.excess is not None:
         check_excess(tile, ranges)
+    assert tile.access is not None
     if tile.psum is not None and tile.psum.zero:
         tile.psum.reading(tile.access)
-    assert tile.access is not None
     return box(tile.access, tile.par, ranges)
