@@ -128,8 +128,9 @@ class Operands:
 class Tensors:
     """Columns with one row an allocation.
 
-    ``memory`` is 0 in SBUF, 1 in PSUM, -1 in HBM; ``partition`` and ``byte`` are the kernel's choice of place, -1 without one;
-    ``line_bytes`` and ``plane_bytes`` the bytes of the last dimension and of the last two (free dimensions, on chip).
+    ``memory`` is 0 in SBUF, 1 in PSUM, -1 in HBM; ``partition`` and ``byte`` are the kernel's choice of place, -1
+    without one; ``line_bytes`` and ``plane_bytes`` the bytes of the last dimension and of the last two (free
+    dimensions, on chip).
     """
 
     memory: np.ndarray
