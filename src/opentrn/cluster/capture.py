@@ -100,7 +100,7 @@ def _watched(torch: Any, seen: _Seen) -> Iterator[None]:
     depth = 0
     roots: list[Any] = []
 
-    def stop(*args: Any, **kwargs: Any) -> None:
+    def stop() -> None:
         if roots:
             seen.model = max(roots, key=lambda m: sum(p.numel() for p in m.parameters()))
         raise _Stop
@@ -132,7 +132,7 @@ def _watched(torch: Any, seen: _Seen) -> Iterator[None]:
         return plain_attention(query, key, value, *args, **kwargs)
 
     replaced: list[tuple[Any, str, Any]] = [
-        (torch.Tensor, "backward", stop), (torch.autograd, "backward", stop), (torch.autograd, "grad", stop),
+        (torch.Tensor, "backward", lambda *a, **k: stop()), (torch.autograd, "backward", lambda *a, **k: stop()), (torch.autograd, "grad", lambda *a, **k: stop()),
         (torch.nn.functional, "scaled_dot_product_attention", attention),
         (nn.parallel, "DistributedDataParallel", lambda module, *a, **k: module),
         (nn.Module, "_apply", _replaced_parameters),
