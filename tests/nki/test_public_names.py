@@ -142,7 +142,7 @@ def test_an_installed_sdk_is_not_shadowed_unless_forced(tmp_path):
     code = "import opentrn; print(opentrn.install(force={})); import nki; print(getattr(nki, 'real', False))"
     for force, real in ((False, True), (True, False)):
         done = subprocess.run(
-            [sys.executable, "-c", code.format(f"force={force}")],
+            [sys.executable, "-c", code.format(force)],
             capture_output=True,
             text=True,
             timeout=60,

@@ -138,7 +138,10 @@ class Converter:
         copied."""
         if not self.execute:
             return _placeholders(value)
-        for tensor, _, external in self.inputs:
+        torch = _module("torch")
+        for tensor, value_in, external in self.inputs:
+            if torch is not None and isinstance(value_in, torch.Tensor) and not value_in.is_contiguous():
+                value_in.detach().copy_(_to_torch(tensor.array(), tensor.layout.dtype))
             if external is not None and external.flags.writeable:
                 external[...] = tensor.array().reshape(external.shape).astype(external.dtype)
         return self._result(value, core)
@@ -155,11 +158,11 @@ class Converter:
     def _array(self, tensor: NkiTensor, core: Core) -> Any:
         if tensor.layout.on_chip:
             raise ValidationError(
-                f"the kernel returns a {tensor.layout.region.value} tensor; copy it to an nl.shared_hbm tensor and
-                return that",
+                f"the kernel returns a {tensor.layout.region.value} tensor; copy it to an nl.shared_hbm tensor and "
+                f"return that",
                 tensor.storage.allocation.source,
             )
-        for known, value, external in self.inputs:
+        for known, value, _ in self.inputs if self.kind != "jax" else ():
             if known.storage is tensor.storage and known.layout is tensor.layout and known.offset == tensor.offset:
                 return value  # an input updated in place
         _require_result(core, tensor)
@@ -187,17 +190,16 @@ def _require_result(core: Core, tensor: NkiTensor) -> None:
     label = f" {tensor.name!r}" if tensor.name else ""
     if origin is not None:
         core.report_undefined(
-            f"{missing} of {mask.size} elements of the result{label} {list(tensor.shape)} come from memory that was
-            never "
-            "written and is read here; write it first, for example with nisa.memset",
+            f"{missing} of {mask.size} elements of the result{label} {list(tensor.shape)} come from memory that was "
+            "never written and is read here; write it first, for example with nisa.memset",
             origin,
         )
     else:
         import warnings
 
         warnings.warn(
-            f"{missing} of {mask.size} elements of the result{label} {list(tensor.shape)} were never written by the
-            kernel",
+            f"{missing} of {mask.size} elements of the result{label} {list(tensor.shape)} were never written by the "
+            "kernel",
             RuntimeWarning,
             stacklevel=2,
         )

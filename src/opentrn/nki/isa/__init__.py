@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from opentrn.errors import KernelError
+from opentrn.neuroncore import isa as _isa
 from opentrn.neuroncore import machine as _machine
 from opentrn.neuroncore.instruction import NkiInstruction
 from opentrn.neuroncore.isa import *  # noqa: F403  (its __all__ is the list of instructions)
@@ -22,7 +23,6 @@ vector_engine = engine.vector
 scalar_engine = engine.scalar
 gpsimd_engine = engine.gpsimd
 unknown_engine = engine.unknown
-
 
 NkiValidationError = KernelError
 """What the instructions raise, under the name that AWS's library gives it."""
