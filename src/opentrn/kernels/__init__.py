@@ -1,0 +1,21 @@
+"""Kernels of the operations that models are made of, written in NKI as a user would; one file a kernel.
+
+Names are resolved on first use, so importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_WHERE = {
+    "matmul": "matmul", "bmm": "matmul",
+}  # fmt: skip
+
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"opentrn.kernels has no kernel {name!r}; it has {', '.join(__all__)}")
+    return getattr(importlib.import_module(f"opentrn.kernels.{_WHERE[name]}"), name)
