@@ -187,3 +187,53 @@ def test_a_compiled_model_gives_the_same_values():
     x = torch.randn(3, 4, device="neuron")
     compiled = torch.compile(model, backend="neuron")
     torch.testing.assert_close(compiled(x).detach().cpu(), model(x).detach().cpu())
+
+
+def test_an_event_does_not_pass_off_host_time_as_chip_time():
+    start, end = torch.neuron.Event(enable_timing=True), torch.neuron.Event(enable_timing=True)
+    start.record()
+    end.record()
+    with pytest.raises(UnsupportedError, match="elapsed_time"):
+        start.elapsed_time(end)
+
+
+def test_operations_are_written_down_until_the_host_waits(monkeypatch):
+    from opentrn.pytorch import recording
+
+    torch.neuron.synchronize()
+    regions = []
+    monkeypatch.setattr(recording, "on_region", regions.append)
+    a = torch.ones(2, 3, device="neuron")
+    (a @ a.t()).sum().item()
+    names = [op.func.name() for region in regions for op in region.operations]
+    assert names[-3:] == ["aten::t", "aten::mm", "aten::sum"]
+    matmul = regions[-1].operations[-2]
+    assert [v.shape for v in matmul.args] == [(2, 3), (3, 2)]
+    assert matmul.results[0].shape == (2, 2)
+
+
+def test_a_resized_out_argument_has_its_new_shape():
+    x = torch.empty(0, device="neuron")
+    torch.add(torch.ones(3, device="neuron"), 1, out=x)
+    assert x.tolist() == [2.0, 2.0, 2.0]
+
+
+def test_gpt2_trains_as_on_the_cpu():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(n_layer=2, n_embd=32, n_head=2, vocab_size=50, n_positions=16)
+    losses = []
+    for device in ("cpu", "neuron"):
+        torch.manual_seed(0)
+        model = transformers.GPT2LMHeadModel(config).to(device)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        ids = torch.randint(0, 50, (2, 16)).to(device)
+        found = []
+        for _ in range(4):
+            loss = model(ids, labels=ids).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            found.append(loss.item())
+        losses.append(found)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert losses[0][-1] < losses[0][0]

@@ -9,8 +9,9 @@ import importlib
 from typing import Any
 
 _WHERE = {
-    "matmul": "matmul", "bmm": "matmul",
-}  # fmt: skip
+    "matmul": "matmul",
+    "bmm": "matmul",
+}
 
 __all__ = sorted(_WHERE)
 

@@ -1,6 +1,7 @@
 """Matrix products with the epilogue of a linear layer, and batches of them.
 
-One operand's block stays in SBUF while the other's blocks stream past it; the block sizes are those that move the fewest
+One operand's block stays in SBUF while the other's blocks stream past it; the block sizes are those that move the
+fewest
 bytes between HBM and SBUF. Contractions too long for SBUF are split, with partial sums in float32 in SBUF.
 """
 
@@ -67,9 +68,16 @@ def choose_blocks(m: int, n: int, k: int, itemsize: int, budget_bytes: int) -> B
 
 @nki.jit
 def matmul(
-    lhs: Any, rhs: Any, *, transpose_lhs: bool = False, transpose_rhs: bool = False, bias: Any = None,
-    activation: Any = None, residual: Any = None, out_dtype: Any = None,
-) -> Any:  # fmt: skip
+    lhs: Any,
+    rhs: Any,
+    *,
+    transpose_lhs: bool = False,
+    transpose_rhs: bool = False,
+    bias: Any = None,
+    activation: Any = None,
+    residual: Any = None,
+    out_dtype: Any = None,
+) -> Any:
     """``activation(lhs @ rhs + bias) + residual``, accumulated in float32.
 
     Args:
@@ -94,9 +102,14 @@ def matmul(
 
 @nki.jit
 def bmm(
-    lhs: Any, rhs: Any, *, transpose_lhs: bool = False, transpose_rhs: bool = False, residual: Any = None,
+    lhs: Any,
+    rhs: Any,
+    *,
+    transpose_lhs: bool = False,
+    transpose_rhs: bool = False,
+    residual: Any = None,
     out_dtype: Any = None,
-) -> Any:  # fmt: skip
+) -> Any:
     """``lhs[b] @ rhs[b] + residual[b]`` for every b.
 
     Args:
@@ -120,9 +133,14 @@ def bmm(
 
 
 def product(
-    out: NkiTensor, left: NkiTensor, right: NkiTensor, *, bias: NkiTensor | None = None, activation: Any = None,
+    out: NkiTensor,
+    left: NkiTensor,
+    right: NkiTensor,
+    *,
+    bias: NkiTensor | None = None,
+    activation: Any = None,
     residual: NkiTensor | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Write ``activation(left.T @ right + bias) + residual`` to ``out``; views of HBM, left (K, M), right (K, N)."""
     (k, m), n = left.shape, right.shape[1]
     if right.shape[0] != k:
@@ -143,7 +161,9 @@ def product(
             (m0, m1), (n0, n1) = ((i, i_end), (o, o_end)) if blocks.hold_rhs else ((o, o_end), (i, i_end))
             sums = None
             if split:
-                sums = nl.ndarray((PARTITIONS, num_blocks(m1 - m0, PARTITIONS), n1 - n0), dtype=nl.float32, buffer=nl.sbuf)
+                sums = nl.ndarray(
+                    (PARTITIONS, num_blocks(m1 - m0, PARTITIONS), n1 - n0), dtype=nl.float32, buffer=nl.sbuf
+                )
             for k0 in range(0, k, blocks.k):
                 k1 = min(k0 + blocks.k, k)
                 if split or held is None:
@@ -151,10 +171,17 @@ def product(
                 moved = _load(left[k0:k1, m0:m1] if blocks.hold_rhs else right[k0:k1, n0:n1], kind)
                 stationary, moving = (moved, held) if blocks.hold_rhs else (held, moved)
                 _block(
-                    out[m0:m1, n0:n1], stationary, moving, k1 - k0, sums, first=k0 == 0, last=k1 == k,
-                    bias=None if wide_bias is None else wide_bias[:, n0:n1], activation=activation,
+                    out[m0:m1, n0:n1],
+                    stationary,
+                    moving,
+                    k1 - k0,
+                    sums,
+                    first=k0 == 0,
+                    last=k1 == k,
+                    bias=None if wide_bias is None else wide_bias[:, n0:n1],
+                    activation=activation,
                     residual=None if residual is None else residual[m0:m1, n0:n1],
-                )  # fmt: skip
+                )
 
 
 def _load(view: NkiTensor, kind: Any) -> list[NkiTensor]:
@@ -164,9 +191,18 @@ def _load(view: NkiTensor, kind: Any) -> list[NkiTensor]:
 
 
 def _block(
-    out: NkiTensor, stationary: list[NkiTensor], moving: list[NkiTensor], depth: int, sums: NkiTensor | None, *, first: bool,
-    last: bool, bias: NkiTensor | None, activation: Any, residual: NkiTensor | None,
-) -> None:  # fmt: skip
+    out: NkiTensor,
+    stationary: list[NkiTensor],
+    moving: list[NkiTensor],
+    depth: int,
+    sums: NkiTensor | None,
+    *,
+    first: bool,
+    last: bool,
+    bias: NkiTensor | None,
+    activation: Any,
+    residual: NkiTensor | None,
+) -> None:
     """One block of the output, from operands that are in SBUF."""
     m, n = out.shape
     chunks = num_blocks(depth, PARTITIONS)
@@ -184,9 +220,11 @@ def _block(
             at = row % _WIDE
             for c in range(chunks):
                 nisa.nc_matmul(
-                    dst=total, stationary=chunk(left, c, depth, at, at + rows), moving=chunk(right, c, depth, 0, columns),
+                    dst=total,
+                    stationary=chunk(left, c, depth, at, at + rows),
+                    moving=chunk(right, c, depth, 0, columns),
                     accumulate=c > 0,
-                )  # fmt: skip
+                )
             value = total
             if sums is not None:
                 partial = sums[0:rows, row // PARTITIONS, column : column + columns]
@@ -198,15 +236,19 @@ def _block(
             if line is None:
                 continue
             _finish(
-                line[:, column : column + columns], value,
-                None if bias is None else bias[0:rows, column : column + columns], activation,
+                line[:, column : column + columns],
+                value,
+                None if bias is None else bias[0:rows, column : column + columns],
+                activation,
                 None if added is None else added[:, column : column + columns],
-            )  # fmt: skip
+            )
         if line is not None:
             nisa.dma_copy(dst=out[row : row + rows, :], src=line)
 
 
-def _finish(target: NkiTensor, value: NkiTensor, bias: NkiTensor | None, activation: Any, residual: NkiTensor | None) -> None:
+def _finish(
+    target: NkiTensor, value: NkiTensor, bias: NkiTensor | None, activation: Any, residual: NkiTensor | None
+) -> None:
     """``activation(value + bias) + residual`` into ``target``, rounded once."""
     plain = bias is None and activation is None and residual is None
     if plain:

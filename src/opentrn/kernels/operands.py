@@ -1,6 +1,7 @@
 """How kernels bring operands of the Tensor engine on chip: contraction dimension on partitions, in few large transfers.
 
-A contraction of K becomes a tile (128, ceil(K / 128), columns); the last chunk may be partial. :func:`chunk` gives the part
+A contraction of K becomes a tile (128, ceil(K / 128), columns); the last chunk may be partial. :func:`chunk` gives
+the part
 of one chunk that exists.
 """
 
@@ -28,11 +29,14 @@ def chunk(tile: NkiTensor, k: int, size: int, first: int, last: int) -> NkiTenso
 def contraction_major(view: NkiTensor, dtype: object = None) -> NkiTensor:
     """Load a (K, columns) view of HBM, of any strides, as (128, ceil(K / 128), columns) in SBUF.
 
-    A view whose rows are contiguous is copied. A transposed one (its first dimension contiguous) goes through the transposing
+    A view whose rows are contiguous is copied. A transposed one (its first dimension contiguous) goes through the
+    transposing
     DMA when its elements have 2 bytes, and otherwise through the Tensor engine.
     """
     size, columns = view.shape
-    tile = nl.ndarray((min(PARTITIONS, size), num_blocks(size, PARTITIONS), columns), dtype=dtype or view.dtype, buffer=nl.sbuf)
+    tile = nl.ndarray(
+        (min(PARTITIONS, size), num_blocks(size, PARTITIONS), columns), dtype=dtype or view.dtype, buffer=nl.sbuf
+    )
     turned = view.strides[0] == 1 and view.strides[1] != 1 and size > 1 and columns > 1
     whole = size // PARTITIONS
     parts = [(0, whole, PARTITIONS)] if whole else []

@@ -1,6 +1,7 @@
 """PyTorch on the simulated chip: the ``neuron`` device, the ``torch.compile`` backend and what they record.
 
-:func:`enable` makes ``torch.device("neuron")``, ``torch.neuron`` and ``backend="neuron"`` exist. PyTorch calls it by itself when it is
+:func:`enable` makes ``torch.device("neuron")``, ``torch.neuron`` and ``backend="neuron"`` exist. PyTorch calls it by
+itself when it is
 imported (the ``torch.backends`` entry point), so scripts need no import of ours.
 """
 

@@ -1,13 +1,14 @@
 """Scaled dot product attention as one operation of the device, forward and backward, instead of its pieces.
 
-PyTorch would split it into matmuls and a softmax for a backend written in Python. On the chip it is a flash kernel, so it is kept
-whole: the values come from PyTorch's flash attention for the CPU (fp32 accumulation, as in PSUM), or from the plain formula where
+PyTorch would split it into matmuls and a softmax for a backend written in Python. On the chip it is a flash kernel,
+so it is kept
+whole: the values come from PyTorch's flash attention for the CPU (fp32 accumulation, as in PSUM), or from the plain
+formula where
 that one has no rule (dropout, a gradient of the bias).
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -21,17 +22,29 @@ _OVERRIDEABLE = aten._scaled_dot_product_fused_attention_overrideable
 
 
 def scaled_dot_product_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None, dropout_p: float = 0.0,
-    is_causal: bool = False, *, scale: float | None = None, enable_gqa: bool = False,
-) -> torch.Tensor:  # fmt: skip
-    """``torch.nn.functional.scaled_dot_product_attention`` on the device; shapes (batch, heads, sequence, head size)."""
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """``torch.nn.functional.scaled_dot_product_attention`` on the device; shapes (batch, heads, sequence, head
+    size)."""
     if enable_gqa and key.shape[-3] != query.shape[-3]:
         repeats = query.shape[-3] // key.shape[-3]
         key, value = key.repeat_interleave(repeats, -3), value.repeat_interleave(repeats, -3)
     whole = (
-        dropout_p == 0.0 and query.dim() == 4 and key.shape[-1] == value.shape[-1] and query.dtype == key.dtype == value.dtype
-        and not (is_causal and attn_mask is not None) and not (attn_mask is not None and attn_mask.requires_grad)
-    )  # fmt: skip
+        dropout_p == 0.0
+        and query.dim() == 4
+        and key.shape[-1] == value.shape[-1]
+        and query.dtype == key.dtype == value.dtype
+        and not (is_causal and attn_mask is not None)
+        and not (attn_mask is not None and attn_mask.requires_grad)
+    )
     if not whole:
         return aten._scaled_dot_product_attention_math(query, key, value, attn_mask, dropout_p, is_causal, scale=scale)[
             0
@@ -93,8 +106,3 @@ def backward(func: Any, args: tuple, kwargs: dict[str, Any]) -> tuple:
     if made[0]._value is not None:
         recording.record(func, args, kwargs, made)
     return (*made, None)
-
-
-def default_scale(head_size: int) -> float:
-    """1 / sqrt(head size)."""
-    return 1.0 / math.sqrt(head_size)

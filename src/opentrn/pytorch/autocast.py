@@ -1,6 +1,7 @@
 """Which operations ``torch.autocast("neuron")`` runs in bf16 and which in fp32; the lists of PyTorch's CUDA autocast.
 
-PyTorch has no Python interface for a backend's autocast rules, so each rule is an implementation under the backend's autocast key.
+PyTorch has no Python interface for a backend's autocast rules, so each rule is an implementation under the backend's
+autocast key.
 """
 
 from __future__ import annotations
@@ -13,9 +14,85 @@ import torch
 __all__ = ["register"]
 
 # Matmuls and convolutions: the Tensor engine runs them in bf16 at full rate and accumulates in fp32.
-_LOWER = ["linear", "matmul", "mm", "addmm", "bmm", "baddbmm", "addbmm", "addmv", "addr", "mv", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d.input", "conv_transpose3d.input", "_convolution", "convolution", "scaled_dot_product_attention", "einsum", "prelu", "chain_matmul", "linalg_multi_dot", "lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"]
+_LOWER = [
+    "linear",
+    "matmul",
+    "mm",
+    "addmm",
+    "bmm",
+    "baddbmm",
+    "addbmm",
+    "addmv",
+    "addr",
+    "mv",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d.input",
+    "conv_transpose3d.input",
+    "_convolution",
+    "convolution",
+    "scaled_dot_product_attention",
+    "einsum",
+    "prelu",
+    "chain_matmul",
+    "linalg_multi_dot",
+    "lstm_cell",
+    "gru_cell",
+    "rnn_tanh_cell",
+    "rnn_relu_cell",
+]
 # Operations whose result in bf16 would be wrong: exponentials, sums over many elements, losses.
-_FP32 = ["__rpow__", "acos", "asin", "cosh", "erfinv", "exp", "expm1", "log", "log10", "log2", "log1p", "reciprocal", "rsqrt", "sinh", "tan", "pow.Tensor_Scalar", "pow.Tensor_Tensor", "pow.Scalar", "softplus", "layer_norm", "native_layer_norm", "group_norm", "norm.Scalar", "norm.ScalarOpt_dim", "nuclear_norm", "cosine_similarity", "cosine_embedding_loss", "nll_loss", "nll_loss2d", "hinge_embedding_loss", "kl_div", "l1_loss", "smooth_l1_loss", "huber_loss", "mse_loss", "margin_ranking_loss", "multilabel_margin_loss", "soft_margin_loss", "triplet_margin_loss", "multi_margin_loss", "binary_cross_entropy_with_logits", "dist", "pdist", "cdist", "renorm", "logsumexp", "cross_entropy_loss"]
+_FP32 = [
+    "__rpow__",
+    "acos",
+    "asin",
+    "cosh",
+    "erfinv",
+    "exp",
+    "expm1",
+    "log",
+    "log10",
+    "log2",
+    "log1p",
+    "reciprocal",
+    "rsqrt",
+    "sinh",
+    "tan",
+    "pow.Tensor_Scalar",
+    "pow.Tensor_Tensor",
+    "pow.Scalar",
+    "softplus",
+    "layer_norm",
+    "native_layer_norm",
+    "group_norm",
+    "norm.Scalar",
+    "norm.ScalarOpt_dim",
+    "nuclear_norm",
+    "cosine_similarity",
+    "cosine_embedding_loss",
+    "nll_loss",
+    "nll_loss2d",
+    "hinge_embedding_loss",
+    "kl_div",
+    "l1_loss",
+    "smooth_l1_loss",
+    "huber_loss",
+    "mse_loss",
+    "margin_ranking_loss",
+    "multilabel_margin_loss",
+    "soft_margin_loss",
+    "triplet_margin_loss",
+    "multi_margin_loss",
+    "binary_cross_entropy_with_logits",
+    "dist",
+    "pdist",
+    "cdist",
+    "renorm",
+    "logsumexp",
+    "cross_entropy_loss",
+]
 _FP32_OUT = ("softmax.int", "log_softmax.int", "cumprod", "cumsum", "prod", "prod.dim_int", "sum", "sum.dim_IntList")
 _WIDEST = ("addcdiv", "addcmul", "atan2", "bilinear", "cross", "dot", "index_put", "tensordot", "scatter_add", "vdot")
 

@@ -13,15 +13,47 @@ from typing import Any
 
 import torch
 
+from opentrn.errors import UnsupportedError
 from opentrn.pytorch import memory, recording, usage
 
 __all__ = [
-    "Event", "Stream", "current_device", "current_stream", "default_stream", "device", "device_count", "empty_cache",
-    "get_amp_supported_dtype", "get_device_capability", "get_device_name", "get_device_properties", "get_rng_state", "get_rng_state_all",
-    "init", "initial_seed", "is_available", "is_bf16_supported", "is_initialized", "manual_seed", "manual_seed_all", "max_memory_allocated",
-    "max_memory_reserved", "mem_get_info", "memory_allocated", "memory_reserved", "memory_stats", "memory_summary", "reset_peak_memory_stats",
-    "seed", "seed_all", "set_device", "set_rng_state", "set_rng_state_all", "stream", "synchronize",
-]  # fmt: skip
+    "Event",
+    "Stream",
+    "current_device",
+    "current_stream",
+    "default_stream",
+    "device",
+    "device_count",
+    "empty_cache",
+    "get_amp_supported_dtype",
+    "get_device_capability",
+    "get_device_name",
+    "get_device_properties",
+    "get_rng_state",
+    "get_rng_state_all",
+    "init",
+    "initial_seed",
+    "is_available",
+    "is_bf16_supported",
+    "is_initialized",
+    "manual_seed",
+    "manual_seed_all",
+    "max_memory_allocated",
+    "max_memory_reserved",
+    "mem_get_info",
+    "memory_allocated",
+    "memory_reserved",
+    "memory_stats",
+    "memory_summary",
+    "reset_peak_memory_stats",
+    "seed",
+    "seed_all",
+    "set_device",
+    "set_rng_state",
+    "set_rng_state_all",
+    "stream",
+    "synchronize",
+]
 
 _chip: Any = None
 
@@ -148,7 +180,8 @@ def get_amp_supported_dtype() -> list[torch.dtype]:
 
 
 def manual_seed(seed: int) -> None:
-    """Seed the device's generator. It is the host's: a model run on the CPU with the same seed draws the same numbers."""
+    """Seed the device's generator. It is the host's: a model run on the CPU with the same seed draws the same
+    numbers."""
     torch.default_generator.manual_seed(int(seed))
 
 
@@ -282,30 +315,35 @@ class Stream:
 
 
 class Event:
-    """A point in the queue. ``elapsed_time`` is in milliseconds of the simulated chip, not of this machine."""
+    """A point in the queue. It orders work; the chip's time between two points is not modelled yet, and asking for
+    it says so."""
 
     def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> None:
-        self.time_s: float | None = None
+        self.recorded = False
 
     def record(self, stream: Any = None) -> None:
-        from opentrn.pytorch import clock
-
+        """Mark this point."""
         synchronize()
-        self.time_s = clock.now_s()
+        self.recorded = True
 
     def synchronize(self) -> None:
+        """Wait for the device."""
         synchronize()
 
     def query(self) -> bool:
+        """True: work is done when it is asked for."""
         return True
 
     def wait(self, stream: Any = None) -> None:
         """Nothing to wait for: one queue."""
 
     def elapsed_time(self, end: Event) -> float:
-        if self.time_s is None or end.time_s is None:
-            raise RuntimeError("both events must be recorded before elapsed_time is asked for")
-        return (end.time_s - self.time_s) * 1e3
+        """Refused: a wall-clock time of this machine would be taken for the chip's."""
+        raise UnsupportedError(
+            "torch.neuron.Event.elapsed_time is not supported: the device records operations but does not time "
+            "them yet; "
+            "time an NKI kernel with trn profile"
+        )
 
 
 def current_stream(which: Any = None) -> Stream:

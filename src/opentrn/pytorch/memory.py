@@ -97,7 +97,8 @@ def device_memory(index: int | None = None) -> DeviceMemory:
 def _check(index: int) -> None:
     if not 0 <= index < len(_devices):
         raise RuntimeError(
-            f"neuron:{index} does not exist; this chip has the {len(_devices)} devices neuron:0 to neuron:{len(_devices) - 1}"
+            f"neuron:{index} does not exist; this chip has the {len(_devices)} devices neuron:0 to "
+            f"neuron:{len(_devices) - 1}"
         )
 
 
@@ -128,6 +129,7 @@ def _full(account: DeviceMemory, num_bytes: int, device: int) -> OutOfDeviceMemo
     held = usage.by_use(device)
     parts = ", ".join(f"{name.replace('_', ' ')} {size / gib:.2f} GiB" for name, size in held.items() if size)
     return OutOfDeviceMemory(
-        f"neuron:{device} has {account.capacity_bytes / gib:.2f} GiB of HBM, {account.allocated_bytes / gib:.2f} GiB are allocated "
+        f"neuron:{device} has {account.capacity_bytes / gib:.2f} GiB of HBM, "
+        f"{account.allocated_bytes / gib:.2f} GiB are allocated "
         f"({parts or 'nothing'}) and a tensor of {num_bytes / gib:.3f} GiB does not fit; {usage.advice(held)}"
     )

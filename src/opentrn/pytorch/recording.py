@@ -1,7 +1,8 @@
 """What the device was asked to do, written down as it happens: the material of the compiler.
 
-Operations collect in a region until the host waits for the device (``.item()``, a copy to the host, ``torch.neuron.synchronize()``)
-or an optimizer step ends. Appending is all that happens per operation; a region is compiled when somebody asks for its time.
+Operations collect in a region until the host waits for the device (``.item()``, a copy to the host,
+``torch.neuron.synchronize()``)
+or an optimizer step ends. Appending is all that happens per operation; ``on_region`` receives each finished region.
 """
 
 from __future__ import annotations
@@ -17,10 +18,8 @@ __all__ = [
     "Region",
     "Value",
     "clear",
-    "compiled_graph",
     "meta_mode",
     "record",
-    "regions",
     "step_done",
     "synchronize",
     "transfer",
@@ -49,26 +48,25 @@ class Value:
 
 
 class Operation(NamedTuple):
-    """One ATen operation; tensors in ``args`` and ``kwargs`` are :class:`Value`. ``line`` is the user's (file, line), where it was noted."""
+    """One ATen operation; tensors in ``args`` and ``kwargs`` are :class:`Value`."""
 
     func: Any
     args: tuple
     kwargs: dict[str, Any]
     results: tuple[Value, ...]
-    line: tuple[str, int] | None = None
 
 
 class Region:
     """Operations between two points where host and device met.
 
     Attributes:
-        operations: in program order; graphs that ``torch.compile`` made are single entries (see :func:`compiled_graph`).
+        operations: in program order.
         ends_with: why it ended: ``item``, ``copy to the host``, ``synchronize``, ``step``.
-        transferred_bytes: across the host link, to and from the device.
+        to_device_bytes, to_host_bytes: across the host link.
         num_steps: optimizer steps inside.
     """
 
-    __slots__ = ("ends_with", "num_steps", "operations", "samples", "to_device_bytes", "to_host_bytes")
+    __slots__ = ("ends_with", "num_steps", "operations", "to_device_bytes", "to_host_bytes")
 
     def __init__(self) -> None:
         self.operations: list[Operation] = []
@@ -76,12 +74,6 @@ class Region:
         self.to_device_bytes = 0
         self.to_host_bytes = 0
         self.num_steps = 0
-
-
-class GraphRun(NamedTuple):
-    """One run of a compiled graph."""
-
-    graph: Any
 
 
 meta_mode = False
@@ -92,26 +84,18 @@ _region = Region()
 _append = _region.operations.append
 on_region: Callable[[Region], None] | None = None
 _NO_KWARGS: dict[str, Any] = {}
-_native: dict[Any, bool] = {}
 
 
 def record(func: Any, args: tuple, kwargs: dict[str, Any], results: Any) -> None:
     """Write down one operation. Tensors become their :class:`Value`, so nothing is kept alive."""
     if not enabled:
         return
-    line = None
-    native = _native.get(func)
-    if native is None:
-        native = _native[func] = _is_native(func)
-    if not native:
-        line = _user_line()
     _append(
         Operation(
             func,
             tuple([_describe(a) for a in args]),
             {k: _describe(v) for k, v in kwargs.items()} if kwargs else _NO_KWARGS,
             tuple([r._value for r in results if hasattr(r, "_value")]),
-            line,
         )
     )
 
@@ -125,12 +109,6 @@ def _describe(x: Any) -> Any:
     if isinstance(x, torch.Tensor):
         return float("nan") if x.is_meta or x.dim() else x.item()  # a scalar of the host
     return x
-
-
-def compiled_graph(graph: Any) -> None:
-    """Write down one run of a graph of ``torch.compile``."""
-    if enabled:
-        _append(GraphRun(graph))  # type: ignore[arg-type]
 
 
 def transfer(value: Value, *, to_device: bool) -> None:
@@ -167,23 +145,3 @@ def clear() -> None:
     global _region, _append
     _region = Region()
     _append = _region.operations.append
-
-
-def _is_native(func: Any) -> bool:
-    try:
-        from opentrn.compiler import lowering
-    except ImportError:
-        return True
-    return lowering.is_native(func)
-
-
-def _user_line() -> tuple[str, int] | None:
-    import sys
-
-    frame = sys._getframe(2)
-    while frame is not None:
-        name = frame.f_code.co_filename
-        if "/torch/" not in name and "/opentrn/" not in name and not name.startswith("<"):
-            return name, frame.f_lineno
-        frame = frame.f_back
-    return None

@@ -42,7 +42,8 @@ def register() -> None:
     name = torch._C._get_privateuse1_backend_name()
     if name not in ("privateuseone", "neuron"):
         raise UnsupportedError(
-            f"another package has registered its device {name!r} with PyTorch, which has room for one; uninstall it or set "
+            f"another package has registered its device {name!r} with PyTorch, which has room for one; "
+            f"uninstall it or set "
             "TORCH_DEVICE_BACKEND_AUTOLOAD=0"
         )
     backend_registration._setup_privateuseone_for_python_backend("neuron", backend_module=device_module, hook=_Hooks())
@@ -99,8 +100,18 @@ def _ignore_pinning() -> None:
 def _answer_for_accelerator() -> None:
     """``torch.accelerator`` asks C++ for streams and memory; a backend in Python answers here instead."""
     accelerator = torch.accelerator
-    for name in ("synchronize", "memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved", "reset_peak_memory_stats",
-                 "memory_stats", "empty_cache", "current_stream", "set_device_index"):  # fmt: skip
+    for name in (
+        "synchronize",
+        "memory_allocated",
+        "max_memory_allocated",
+        "memory_reserved",
+        "max_memory_reserved",
+        "reset_peak_memory_stats",
+        "memory_stats",
+        "empty_cache",
+        "current_stream",
+        "set_device_index",
+    ):
         if hasattr(accelerator, name):
             setattr(accelerator, name, getattr(device_module, {"set_device_index": "set_device"}.get(name, name)))
     if hasattr(accelerator, "get_memory_info"):
@@ -108,7 +119,8 @@ def _answer_for_accelerator() -> None:
 
 
 def _build_on_the_host() -> None:
-    """``torch.tensor`` and its kin make a tensor from Python data inside C++, where a backend in Python is not asked: make it here, then move it."""
+    """``torch.tensor`` and its kin make a tensor from Python data inside C++, where a backend in Python is not
+    asked: make it here, then move it."""
 
     def wrap(plain: Any) -> Any:
         @functools.wraps(plain)
@@ -149,7 +161,8 @@ def _watch_optimizers() -> None:
 
 
 def _register_compile_backend() -> None:
-    """``torch.compile(backend="neuron")``: the graph runs operation by operation on the device, whose regions are compiled as in eager mode.
+    """``torch.compile(backend="neuron")``: the graph runs operation by operation on the device, whose regions are
+    compiled as in eager mode.
 
     Dynamo does not look inside wrapper tensors, nor into our own frames.
     """
@@ -165,7 +178,8 @@ def _register_compile_backend() -> None:
 
 
 def _name_compile_backend() -> None:
-    """Register the backend when ``torch.compile`` is first used: importing Dynamo takes seconds that other scripts should not pay."""
+    """Register the backend when ``torch.compile`` is first used: importing Dynamo takes seconds that other scripts
+    should not pay."""
     plain = torch.compile
 
     @functools.wraps(plain)

@@ -1,6 +1,8 @@
-"""Tensors on the simulated device: a wrapper around the values, which live in host memory, and the bytes they take in HBM.
+"""Tensors on the simulated device: a wrapper around the values, which live in host memory, and the bytes they take
+in HBM.
 
-Every ATen operation on such a tensor arrives in :func:`dispatch`, which computes it with PyTorch's own kernels (they round each
+Every ATen operation on such a tensor arrives in :func:`dispatch`, which computes it with PyTorch's own kernels (they
+round each
 result to its type as the engines do) and writes it down for the compiler. Views share their base's :class:`Buffer`.
 """
 
@@ -30,15 +32,22 @@ _REFUSED = {
 
 # Operations that may meet tensors of the host: copies, and indexing with an index on the host.
 _MIXES_DEVICES = {
-    aten.copy_.default, aten._to_copy.default, aten.index.Tensor, aten.index_put.default, aten.index_put_.default,
-    aten._index_put_impl_.default, aten.set_.source_Tensor, aten._has_compatible_shallow_copy_type.default,
-}  # fmt: skip
+    aten.copy_.default,
+    aten._to_copy.default,
+    aten.index.Tensor,
+    aten.index_put.default,
+    aten.index_put_.default,
+    aten._index_put_impl_.default,
+    aten.set_.source_Tensor,
+    aten._has_compatible_shallow_copy_type.default,
+}
 
 
 class NeuronTensor(torch.Tensor):
     """A tensor whose device is ``neuron``.
 
-    ``_data`` holds the values on the host, or only a shape (device ``meta``) while a model is estimated; ``_buffer`` is the HBM it lies in.
+    ``_data`` holds the values on the host, or only a shape (device ``meta``) while a model is estimated; ``_buffer``
+    is the HBM it lies in.
     """
 
     _data: torch.Tensor
@@ -50,8 +59,13 @@ class NeuronTensor(torch.Tensor):
     @staticmethod
     def __new__(cls, data: torch.Tensor, buffer: memory.Buffer) -> NeuronTensor:
         made = torch.Tensor._make_wrapper_subclass(
-            cls, data.shape, strides=data.stride(), storage_offset=data.storage_offset(), dtype=data.dtype, device=_devices[buffer.device],
-        )  # type: ignore[attr-defined]  # fmt: skip
+            cls,
+            data.shape,
+            strides=data.stride(),
+            storage_offset=data.storage_offset(),
+            dtype=data.dtype,
+            device=_devices[buffer.device],
+        )  # type: ignore[attr-defined]
         made._data = data
         made._buffer = buffer
         made._value = (
@@ -74,7 +88,8 @@ class NeuronTensor(torch.Tensor):
         # PyTorch copies the metadata; the values are ours to move along.
         if type(value) is not NeuronTensor:
             raise RuntimeError(
-                f"cannot set the data of a neuron tensor to a tensor on {value.device}; move it with .to('neuron') first"
+                f"cannot set the data of a neuron tensor to a tensor on {value.device}; move it with "
+                f".to('neuron') first"
             )
         _DATA.__set__(self, value)
         self._data, self._buffer, self._value = value._data, value._buffer, value._value
@@ -155,7 +170,8 @@ def device_objects(count: int) -> None:
 
 
 def host(tensor: NeuronTensor, why: str) -> torch.Tensor:
-    """The values on the host: waits for the device. While a model is estimated there are none, and zeros stand for them."""
+    """The values on the host: waits for the device. While a model is estimated there are none, and zeros stand for
+    them."""
     recording.synchronize(why)
     if tensor._data.is_meta:
         return torch.zeros(tensor._data.shape, dtype=tensor._data.dtype)
@@ -163,7 +179,8 @@ def host(tensor: NeuronTensor, why: str) -> torch.Tensor:
 
 
 def to_device(data: torch.Tensor, index: int | None = None) -> NeuronTensor:
-    """Take host values (or a meta tensor's shape) as a new tensor of device ``index``, the current one by default; no copy is made."""
+    """Take host values (or a meta tensor's shape) as a new tensor of device ``index``, the current one by default;
+    no copy is made."""
     refusal = _REFUSED.get(data.dtype)
     if refusal is not None:
         raise UnsupportedError(f"a {data.dtype} tensor on the neuron device: {refusal}")
@@ -268,7 +285,8 @@ def _unwrap(x: Any, rule: _Rule) -> Any:
         if isinstance(x, NeuronTensor):
             return x._data
         raise RuntimeError(
-            f"{rule.name} was given tensors on different devices, neuron and {x.device}; move the one of shape {tuple(x.shape)} with .to('neuron')"
+            f"{rule.name} was given tensors on different devices, neuron and {x.device}; move the one of shape "
+            f"{tuple(x.shape)} with .to('neuron')"
         )
     return x
 
@@ -293,10 +311,9 @@ def _wrap(out: torch.Tensor, alias: Any, args: tuple, kwargs: dict[str, Any], de
         base = args[position] if position < len(args) else kwargs.get(name)
         if write and isinstance(base, torch.Tensor):
             if type(base) is NeuronTensor and base.shape != out.shape:
-                raise UnsupportedError(
-                    f"{rule.name} would change the shape of a neuron tensor in place, from {tuple(base.shape)} to {tuple(out.shape)}; "
-                    "use the form that returns a new tensor"
-                )
+                base.data = NeuronTensor(
+                    out, memory.allocate(_allocated_bytes(out), device)
+                )  # resized, as ``out=`` does
             return base
         if type(base) is NeuronTensor:
             return NeuronTensor(out, base._buffer)

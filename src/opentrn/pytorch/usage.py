@@ -17,7 +17,8 @@ def watch_optimizer(optimizer: Any) -> None:
 
 
 def by_use(device: int | None = None) -> dict[str, int]:
-    """Bytes allocated now: ``weights``, ``gradients``, ``optimizer_state``, ``activations`` (everything else). Looks at all live tensors."""
+    """Bytes allocated now: ``weights``, ``gradients``, ``optimizer_state``, ``activations`` (everything else). Looks
+    at all live tensors."""
     from opentrn.pytorch import memory
     from opentrn.pytorch.tensor import NeuronTensor
 
