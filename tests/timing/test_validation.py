@@ -18,7 +18,8 @@ def test_single_instructions_agree_with_traces_within_twelve_percent():
 
 
 def test_small_kernels_that_were_not_fitted_agree_within_the_target():
-    rows = [r for r in kernel_rows() if r.role == "held-out" and r.id.startswith(("TKF", "STU")) and r.measured_us < 100]
+    held_out = [r for r in kernel_rows() if r.role == "held-out" and r.measured_us < 100]
+    rows = [r for r in held_out if r.id.startswith(("TKF", "STU"))]
     errors = np.abs([o.error for o in run_kernels(rows)])
     assert len(errors) > 40 and np.median(errors) <= 0.12 and np.quantile(errors, 0.9) <= 0.30
 

@@ -9,7 +9,7 @@ matmuls has a handful of plans, and what an instruction costs is computed once a
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import FrameType
@@ -189,24 +189,34 @@ class Program:
     def tensors(self) -> Tensors:
         """The allocations as columns."""
         memories = {MemoryRegion.sbuf: 0, MemoryRegion.psum: 1}
-        kinds: dict[tuple, tuple] = {}
-        rows = []
-        for a in self.allocations or ():
+        kinds: dict[tuple, int] = {}
+        facts: list[tuple[int, int, int, int]] = []
+        count = len(self.allocations)
+
+        def kind_of(a: Allocation) -> int:
             key = (a.shape, a.dtype, a.region)
             kind = kinds.get(key)
             if kind is None:
-                item = a.dtype.itemsize
+                kind = kinds[key] = len(facts)
                 free = a.shape[1:] if a.region.on_chip else a.shape
-                line = max((free[-1] if free else 1) * item, 1)
+                line = max((free[-1] if free else 1) * a.dtype.itemsize, 1)
                 plane = max(line * (free[-2] if len(free) > 1 else 1), 1)
-                kind = kinds[key] = (memories.get(a.region, -1), a.num_partitions, line, plane)
-            where = a.address
-            rows.append(
-                (*kind, a.bytes_per_partition, a.first_use, a.last_use, *((-1, -1) if where is None else where))
-            )
-        table = np.array(rows, dtype=np.int64).reshape(-1, 9).T
-        memory, partitions, line, plane, size, first, last, partition, byte = (np.ascontiguousarray(c) for c in table)
-        return Tensors(memory, partitions, size, partition, byte, first, last, line, plane)
+                facts.append((memories.get(a.region, -1), a.num_partitions, line, plane))
+            return kind
+
+        def column(values: Iterable[int]) -> np.ndarray:
+            return np.fromiter(values, dtype=np.int64, count=count)
+
+        kind = column(map(kind_of, self.allocations))
+        memory, partitions, line, plane = np.array(facts, dtype=np.int64).reshape(-1, 4)[kind].T.copy()
+        partition, byte = np.full(count, -1, dtype=np.int64), np.full(count, -1, dtype=np.int64)
+        for k, a in enumerate(self.allocations):
+            if a.address is not None:
+                partition[k], byte[k] = a.address
+        return Tensors(
+            memory, partitions, column([a.bytes_per_partition for a in self.allocations]), partition, byte,
+            column([a.first_use for a in self.allocations]), column([a.last_use for a in self.allocations]), line, plane,
+        )  # fmt: skip
 
     @cached_property
     def operands(self) -> Operands:

@@ -71,14 +71,15 @@ def cost_of(plan: Any, engine: Engine) -> Cost:
 def plan_costs(program: Program) -> PlanCosts:
     """Costs of ``program``'s plans, and after them those of the alternatives to plans in ``alternatives``.
 
-    The earlier compiler gives a copy to whichever of Vector and Scalar has less to do; its alternative runs on Scalar.
+    The earlier compiler gives copies, and sums and products with a column or number, to whichever of Vector and Scalar has
+    less to do.
     """
     core = program.hardware
     plans = [(p, p.engine) for p in program.plans]
     alternative = np.full(len(plans), -1, dtype=np.int64)
     if program.api == "earlier":
         for k, p in enumerate(program.plans):
-            if p.instruction.name == "tensor_copy" and p.issue.engine is Engine.unknown and p.engine is Engine.vector:
+            if p.engine is Engine.vector and _scalar_can(p):
                 alternative[k] = len(plans)
                 plans.append((p, Engine.scalar))
     costs = [cost_of(p, engine) for p, engine in plans]
@@ -115,6 +116,17 @@ def plan_costs(program: Program) -> PlanCosts:
         out["done_ns"][k] = core.dma_completion_ns + (core.get("dma_load_latency_ns", 0) if t.direction == "load" else 0)
         out["moved"][k], out["read"][k], out["written"][k] = t.total_bytes, t.read_bytes, t.written_bytes
     return PlanCosts(costs=costs, alternative=alternative, **out, **ints)
+
+
+def _scalar_can(plan: Any) -> bool:
+    """Whether a plan that nobody gave an engine is an affine map of its input, which the Scalar engine computes as well."""
+    issue = plan.issue
+    if plan.instruction.name == "tensor_copy":
+        return issue.engine is Engine.unknown
+    if plan.instruction.name != "tensor_scalar" or issue.engine is not Engine.unknown:
+        return False
+    names = [getattr(op, "__name__", str(op)) for op in (issue.op0, issue.op1) if op is not None]
+    return all(name in ("add", "subtract", "multiply") for name in names)
 
 
 def _mode(core: Any, api: str) -> str:

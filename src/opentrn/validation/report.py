@@ -128,7 +128,8 @@ def write_report(kernels: list[Outcome], micro: list[Outcome], bounds: list[Any]
         "(versions of one computation, same sizes, measured at least 2 % apart).",
         "",
         "Fitted constants, with status `calibrated` in `hardware/cores`: the launch overhead and the window of the list",
-        "scheduler (rows TKF-001 to TKF-030), the cost of a static DMA trigger on NeuronCore-v2 (row STU-014). Single-instruction",
+        "scheduler (rows TKF-001 to TKF-030), the cost of a static DMA trigger (row STU-014) and of a reciprocal (row ACC-001) on",
+        "NeuronCore-v2. Single-instruction",
         "figures are read from the rows marked `fit` in `validation/microbench.csv`. Everything else is published.",
         "",
     ]

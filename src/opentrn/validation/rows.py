@@ -75,7 +75,7 @@ def micro_rows() -> list[MicroRow]:
     """All rows of ``microbench.csv``."""
     return [
         MicroRow(
-            r["id"], r["program"], _parameters(r["parameters"]), r["chip"], r["quantity"], float(r["measured_ns"]), r["role"],
-            r["source"],
+            r["id"], r["program"], _parameters(r["parameters"]), r["chip"], r["quantity"], float(r["measured_ns"]),
+            r["role"], r["source"],
         ) for r in _table("microbench.csv")
     ]  # fmt: skip
