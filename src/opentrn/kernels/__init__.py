@@ -11,6 +11,13 @@ from typing import Any
 _WHERE = {
     "matmul": "matmul",
     "bmm": "matmul",
+    "softmax": "softmax",
+    "log_softmax": "softmax",
+    "softmax_backward": "softmax",
+    "log_softmax_backward": "softmax",
+    "rms_norm": "norms",
+    "layer_norm": "norms",
+    "attention": "attention",
 }
 
 __all__ = sorted(_WHERE)
