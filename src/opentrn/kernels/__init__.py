@@ -26,4 +26,9 @@ __all__ = sorted(_WHERE)
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"opentrn.kernels has no kernel {name!r}; it has {', '.join(__all__)}")
-    return getattr(importlib.import_module(f"opentrn.kernels.{_WHERE[name]}"), name)
+    module = importlib.import_module(f"opentrn.kernels.{_WHERE[name]}")
+    # Importing a submodule binds its name here, over the kernels that share it: bind the kernels last.
+    for kernel, file in _WHERE.items():
+        if file == _WHERE[name]:
+            globals()[kernel] = getattr(module, kernel)
+    return globals()[name]
