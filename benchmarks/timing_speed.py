@@ -42,7 +42,10 @@ def main() -> None:
     again = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"{count} instructions, {timeline.latency_us / 1e3:.1f} ms simulated")
-    print(f"trace {count / traced:,.0f}/s, schedule {count / first:,.0f}/s first, {count / again:,.0f}/s again, peak {peak:.2f} GB")
+    print(
+        f"trace {count / traced:,.0f}/s, schedule {count / first:,.0f}/s first, "
+        f"{count / again:,.0f}/s again, peak {peak:.2f} GB"
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """OpenTrn's timing model beside SCALE-Sim v3 on the same GEMM and convolution shapes, in one run.
 
-SCALE-Sim (`pip install scalesim`) simulates a 128 x 128 systolic array cycle by cycle from a topology file; OpenTrn traces a kernel
-for the shape without values and schedules every instruction of it, DMA and copies included. Both are timed from the shape to
+SCALE-Sim (`pip install scalesim`) simulates a 128 x 128 systolic array cycle by cycle from a topology file; OpenTrn
+traces a kernel
+for the shape without values and schedules every instruction of it, DMA and copies included. Both are timed from the
+shape to
 the result, after one warm-up of OpenTrn, whose compiled loops are cached on disk.
 
     python benchmarks/timing_vs_scalesim.py
@@ -71,8 +73,14 @@ def scalesim_seconds(row: str, header: str, gemm: bool) -> float:
                 file.write(text)
         begin = time.perf_counter()
         with contextlib.redirect_stdout(io.StringIO()):
-            simulator = scalesim(save_disk_space=True, verbose=False, config=config, topology=topology, layout=layout,
-                                 input_type_gemm=gemm)  # fmt: skip
+            simulator = scalesim(
+                save_disk_space=True,
+                verbose=False,
+                config=config,
+                topology=topology,
+                layout=layout,
+                input_type_gemm=gemm,
+            )
             simulator.run_scale(top_path=folder)
         return time.perf_counter() - begin
 
@@ -91,16 +99,31 @@ def main() -> None:
     opentrn_seconds("matmul_tiled", {"m": 128, "k": 128, "n": 512, "dtype": "bfloat16"})
     opentrn_seconds("conv2d", {"height": 6, "width": 6, "channels": 128, "filters": 128, "dtype": "bfloat16"})
     cases = [
-        (f"GEMM {m} x {k} x {n}", "matmul_tiled", {"m": m, "k": k, "n": n, "dtype": "bfloat16"}, f"gemm,{m},{n},{k},",
-         "Layer,M,N,K,", True) for m, k, n in GEMMS
-    ]  # fmt: skip
+        (
+            f"GEMM {m} x {k} x {n}",
+            "matmul_tiled",
+            {"m": m, "k": k, "n": n, "dtype": "bfloat16"},
+            f"gemm,{m},{n},{k},",
+            "Layer,M,N,K,",
+            True,
+        )
+        for m, k, n in GEMMS
+    ]
     cases += [
-        (f"conv {h} x {w}, {c} to {f}", "conv2d", {"height": h, "width": w, "channels": c, "filters": f, "dtype": "bfloat16"},
-         f"conv,{h},{w},3,3,{c},{f},1,",
-         "Layer name,IFMAP Height,IFMAP Width,Filter Height,Filter Width,Channels,Num Filter,Strides,", False)
+        (
+            f"conv {h} x {w}, {c} to {f}",
+            "conv2d",
+            {"height": h, "width": w, "channels": c, "filters": f, "dtype": "bfloat16"},
+            f"conv,{h},{w},3,3,{c},{f},1,",
+            "Layer name,IFMAP Height,IFMAP Width,Filter Height,Filter Width,Channels,Num Filter,Strides,",
+            False,
+        )
         for h, w, c, f in CONVOLUTIONS
-    ]  # fmt: skip
-    print(f"{'shape':26s} {'OpenTrn s':>10s} {'SCALE-Sim s':>12s} {'faster by':>10s} {'instructions':>13s} {'simulated us':>13s}")
+    ]
+    print(
+        f"{'shape':26s} {'OpenTrn s':>10s} {'SCALE-Sim s':>12s} {'faster by':>10s} "
+        f"{'instructions':>13s} {'simulated us':>13s}"
+    )
     for name, program, parameters, row, header, gemm in cases:
         ours, latency, count = min((opentrn_seconds(program, parameters) for _ in range(3)), key=lambda r: r[0])
         theirs = scalesim_seconds(row, header, gemm)

@@ -10,8 +10,12 @@ from opentrn.errors import OpenTrnError
 
 
 @click.command("validate")
-@click.option("--rows", "pattern", default="", metavar="PREFIX", help="Only rows whose id begins so, for example TKF or DOC-00.")
-@click.option("--docs", "docs", type=click.Path(path_type=Path), metavar="FILE", help="Write the page and its pictures.")
+@click.option(
+    "--rows", "pattern", default="", metavar="PREFIX", help="Only rows whose id begins so, for example TKF or DOC-00."
+)
+@click.option(
+    "--docs", "docs", type=click.Path(path_type=Path), metavar="FILE", help="Write the page and its pictures."
+)
 @click.option("--show", default=30, show_default=True, help="Rows to print.")
 @click.option("--json", "json_path", metavar="FILE", help="Write all outcomes as JSON ('-' for standard output).")
 def command(pattern: str, docs: Path | None, show: int, json_path: str | None) -> None:
@@ -25,7 +29,9 @@ def command(pattern: str, docs: Path | None, show: int, json_path: str | None) -
     rows = [r for r in every if r.id.startswith(pattern)]
     single = [r for r in micro_rows() if r.id.startswith(pattern)]
     if not rows and not single:
-        raise OpenTrnError(f"no row begins with {pattern!r}; the prefixes are {', '.join(sorted({r.id[:3] for r in every}))}")
+        raise OpenTrnError(
+            f"no row begins with {pattern!r}; the prefixes are {', '.join(sorted({r.id[:3] for r in every}))}"
+        )
     from rich.console import Console
     from rich.progress import Progress
 
@@ -53,30 +59,50 @@ def _table(console, kernels, micro, show: int) -> None:  # noqa: ANN001
 
     from opentrn.validation.report import statistics
 
-    table = Table("row", "program", "sizes", "chip", "measured", "simulated", "error", "role", box=None, header_style="bold")
+    table = Table(
+        "row", "program", "sizes", "chip", "measured", "simulated", "error", "role", box=None, header_style="bold"
+    )
     worst = sorted([*kernels, *micro], key=lambda o: -abs(o.error))[:show]
     for o in worst:
         unit = "us" if hasattr(o.row, "measured_us") else "ns"
         sizes = " ".join(f"{k}={v}" for k, v in o.row.parameters.items())
-        table.add_row(o.row.id, o.row.program, sizes, o.row.chip, f"{o.measured:.1f} {unit}", f"{o.simulated:.1f} {unit}",
-                      f"{o.error:+.0%}", o.row.role)  # fmt: skip
+        table.add_row(
+            o.row.id,
+            o.row.program,
+            sizes,
+            o.row.chip,
+            f"{o.measured:.1f} {unit}",
+            f"{o.simulated:.1f} {unit}",
+            f"{o.error:+.0%}",
+            o.row.role,
+        )
     console.print(table)
     for title, group in (("kernels", kernels), ("instructions and transfers", micro)):
         for role in ("held-out", "fit", "context"):
             chosen = [o for o in group if o.row.role == role]
             if chosen:
                 median, p90 = statistics(chosen)
-                console.print(f"{title}, {role}: {len(chosen)} rows, median |error| {median:.1%}, 90th percentile {p90:.1%}")
+                console.print(
+                    f"{title}, {role}: {len(chosen)} rows, median |error| {median:.1%}, 90th percentile {p90:.1%}"
+                )
 
 
 def _write_json(kernels, micro, path: str) -> None:  # noqa: ANN001
     import json
 
     content = [
-        {"id": o.row.id, "program": o.row.program, "parameters": o.row.parameters, "chip": o.row.chip, "role": o.row.role,
-         "measured": o.measured, "simulated": o.simulated, "error": o.error}
+        {
+            "id": o.row.id,
+            "program": o.row.program,
+            "parameters": o.row.parameters,
+            "chip": o.row.chip,
+            "role": o.row.role,
+            "measured": o.measured,
+            "simulated": o.simulated,
+            "error": o.error,
+        }
         for o in [*kernels, *micro]
-    ]  # fmt: skip
+    ]
     text = json.dumps(content, indent=1)
     if path == "-":
         click.echo(text)

@@ -1,6 +1,7 @@
 """What an instruction costs: the cycles its engine is taken, when its result is there, and what a transfer moves.
 
-Declarations of instructions return a :class:`Cost` from their ``cost`` function; the timing model schedules it. A cost holds
+Declarations of instructions return a :class:`Cost` from their ``cost`` function; the timing model schedules it. A
+cost holds
 what is true of the instruction alone; waiting, sharing and clock states are the scheduler's.
 """
 
@@ -16,9 +17,21 @@ if TYPE_CHECKING:
     from opentrn.neuroncore.instruction import Engine, Issue
 
 __all__ = [
-    "Cost", "Transfer", "activation_cost", "array_cost", "descriptor_mode", "elements", "fast_mode", "fixed", "several",
-    "stream", "streamed", "transfer", "transposing_transfer", "two_streams",
-]  # fmt: skip
+    "Cost",
+    "Transfer",
+    "activation_cost",
+    "array_cost",
+    "descriptor_mode",
+    "elements",
+    "fast_mode",
+    "fixed",
+    "several",
+    "stream",
+    "streamed",
+    "transfer",
+    "transposing_transfer",
+    "two_streams",
+]
 
 
 @dataclass(frozen=True)
@@ -29,7 +42,8 @@ class Transfer:
         num_descriptors: contiguous runs moved, each at most the engine's largest payload.
         descriptor_bytes: bytes of each (the mean, where they differ).
         read_bytes, written_bytes: bytes of HBM read and written.
-        mode: who makes the descriptors: ``"static"``, ``"hwdge"``, ``"swdge"``, or ``"default"`` where the kernel does not say.
+        mode: who makes the descriptors: ``"static"``, ``"hwdge"``, ``"swdge"``, or ``"default"`` where the kernel
+        does not say.
         issuer: name of the engine whose queue triggers it, or ``""`` for whichever the compiler finds idle.
         partitions: (first, number) of the SBUF partitions it touches; (0, 0) when none.
         rate_ratio: rate against a plain copy, for transposes and accumulation.
@@ -92,8 +106,14 @@ def columns_read(i: Issue) -> int:
     return sum(1 for layout in layouts if layout not in written) if longest > 1 else 0
 
 
-def stream(i: Issue, engine: Engine, cycles_per_element: float = 1.0, *, extra_cycles: float = 0.0,
-           num_elements: int | None = None) -> Cost:  # fmt: skip
+def stream(
+    i: Issue,
+    engine: Engine,
+    cycles_per_element: float = 1.0,
+    *,
+    extra_cycles: float = 0.0,
+    num_elements: int | None = None,
+) -> Cost:
     """The cost of an instruction that streams its elements through ``engine``.
 
     ``cycles_per_element`` is the rule of the instruction (0.25 in a fast mode, 2 where two streams share a port).
@@ -132,7 +152,9 @@ def fast_mode(i: Issue, engine: Engine, src: Layout, dst: Layout) -> float:
 
 
 def two_streams(dst: Layout, first: Layout, second: Any) -> float:
-    """Cycles an element of an instruction that reads two tiles: from SBUF they share a port unless all are 16-bit floats."""
+    """Cycles an element of an instruction that reads two tiles: from SBUF they share a port unless all are 16-bit
+    floats.
+    """
     sources = [x for x in (first, second) if isinstance(x, Layout)]
     if len(sources) < 2 or any(x.region is not MemoryRegion.sbuf for x in sources):
         return 1.0
@@ -155,9 +177,16 @@ def activation_cost(i: Issue, engine: Engine, *, extra_cycles: float = 0.0) -> C
 # Functions that every table holds, and groups that share one; any other function has a table of its own.
 _EVERYWHERE = {"copy", "identity", "square", "relu", "abs", "sign"}
 _TABLES = {
-    "exp": "exp", "softplus": "exp", "log": "log", "sigmoid": "exp", "tanh": "exp", "silu": "silu", "gelu": "gelu",
-    "sqrt": "sqrt", "rsqrt": "rsqrt",
-}  # fmt: skip
+    "exp": "exp",
+    "softplus": "exp",
+    "log": "log",
+    "sigmoid": "exp",
+    "tanh": "exp",
+    "silu": "silu",
+    "gelu": "gelu",
+    "sqrt": "sqrt",
+    "rsqrt": "rsqrt",
+}
 
 
 def activation_table(function: str) -> str:
@@ -170,8 +199,13 @@ def array_cost(i: Issue, columns: int, passes: int, flops: int, tile: tuple[int,
     core = i.core
     busy = max(columns, core.pe_matmul_min_interval_cycles) * passes + core.pe_matmul_gap_cycles
     clock = core.tensor_clock_ghz
-    return Cost(busy_cycles=busy, tail_cycles=core.pe_matmul_latency_ns * clock, load_cycles=core.pe_load_stationary_latency_ns
-                * clock, flops=flops, tile=tile)  # fmt: skip
+    return Cost(
+        busy_cycles=busy,
+        tail_cycles=core.pe_matmul_latency_ns * clock,
+        load_cycles=core.pe_load_stationary_latency_ns * clock,
+        flops=flops,
+        tile=tile,
+    )
 
 
 def descriptor_mode(i: Issue, *moved: Layout) -> str:
@@ -186,8 +220,15 @@ def descriptor_mode(i: Issue, *moved: Layout) -> str:
 def transposing_transfer(i: Issue, dst: Layout, src: Layout, *, rate_ratio: float) -> Cost:
     """The cost of a transposing DMA: it reads rows as they lie and turns them in blocks on the way."""
     rows, size = _runs(src)
-    one = transfer(i, dst, src, engine=i.instruction.engines[0], mode=descriptor_mode(i, src), num_descriptors=max(rows, 1),
-                   rate_ratio=rate_ratio)  # fmt: skip
+    one = transfer(
+        i,
+        dst,
+        src,
+        engine=i.instruction.engines[0],
+        mode=descriptor_mode(i, src),
+        num_descriptors=max(rows, 1),
+        rate_ratio=rate_ratio,
+    )
     assert one.transfer is not None
     piece = min(size, i.core.get("dma_descriptor_max_payload_bytes", 65536))
     count = max(round(src.size * src.dtype.itemsize / piece), 1)
@@ -231,8 +272,16 @@ def _runs(layout: Layout) -> tuple[int, int]:
     return layout.size // max(run, 1), run * layout.dtype.itemsize
 
 
-def transfer(i: Issue, dst: Layout, src: Layout, *, engine: Engine, mode: str, num_descriptors: int | None = None,
-             rate_ratio: float = 1.0) -> Cost:  # fmt: skip
+def transfer(
+    i: Issue,
+    dst: Layout,
+    src: Layout,
+    *,
+    engine: Engine,
+    mode: str,
+    num_descriptors: int | None = None,
+    rate_ratio: float = 1.0,
+) -> Cost:
     """The cost of a DMA from ``src`` to ``dst``: one descriptor a run that is contiguous on both sides."""
     runs_s, bytes_s = _runs(src)
     runs_d, bytes_d = _runs(dst)

@@ -261,7 +261,7 @@ def finish(
     used, plan = np.unique(plan_ids, return_inverse=True)
     table = core._plan_list
     pairs = np.frombuffer(recorder.operands, dtype=np.int64) if len(recorder.operands) else np.zeros(0, np.int64)
-    return Program(
+    program = Program(
         name=name,
         source=source,
         hardware=core.hardware,
@@ -278,3 +278,5 @@ def finish(
         names=recorder.names,
         api=api,
     )
+    _ = program.tensors  # part of recording, so that whoever schedules it twice pays once
+    return program

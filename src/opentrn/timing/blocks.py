@@ -1,6 +1,7 @@
 """Live ranges of the parts of a tensor: arrays of tiles, as the compiler of the earlier interface sees them.
 
-Kernels for ``neuronxcc.nki`` declare one array for all iterations of a loop and use one tile of it in each; the compiler
+Kernels for ``neuronxcc.nki`` declare one array for all iterations of a loop and use one tile of it in each; the
+compiler
 gives every tile a place for as long as it lives. Here such an array becomes one tensor a tile.
 """
 
@@ -55,13 +56,24 @@ def split_tiles(program: Program) -> tuple[Program, np.ndarray]:
         which = low[rows] // size
         for tile in np.unique(which).tolist():
             mine = rows[which == tile]
-            part = Allocation(len(allocations), a.region, a.num_partitions, size, a.name, a.site, None, a.dtype,
-                              (a.shape[0], size // a.dtype.itemsize))  # fmt: skip
+            part = Allocation(
+                len(allocations),
+                a.region,
+                a.num_partitions,
+                size,
+                a.name,
+                a.site,
+                None,
+                a.dtype,
+                (a.shape[0], size // a.dtype.itemsize),
+            )
             part.first_use, part.last_use = int(instruction[mine].min()), int(instruction[mine].max())
             renamed[mine] = len(allocations)
             allocations.append(part)
             origin.append(tile * size)
-        gone = Allocation(a.id, a.region, a.num_partitions, a.bytes_per_partition, a.name, a.site, None, a.dtype, a.shape)
+        gone = Allocation(
+            a.id, a.region, a.num_partitions, a.bytes_per_partition, a.name, a.site, None, a.dtype, a.shape
+        )
         allocations[k] = gone
     origins = np.array(origin, dtype=np.int64)
     return replace(program, allocations=allocations, operand_allocation=renamed), origins

@@ -1,4 +1,6 @@
-"""What stands between a kernel's instructions and the chip: nothing for the current interface, a compiler for the earlier one."""
+"""What stands between a kernel's instructions and the chip: nothing for the current interface, a compiler for the
+earlier one.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ class Compiled:
 
 def unchanged(program: Program) -> Compiled:
     """The program as it is."""
-    return Compiled(program, np.zeros(len(program), dtype=np.bool_), np.zeros(max(len(program.allocations), 1), np.int64), [])
+    return Compiled(
+        program, np.zeros(len(program), dtype=np.bool_), np.zeros(max(len(program.allocations), 1), np.int64), []
+    )
 
 
 def compile_earlier(program: Program) -> Compiled:

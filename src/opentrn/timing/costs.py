@@ -35,7 +35,8 @@ class PlanCosts:
         stream: index into ``QUEUES``; engine: index into ``ENGINES``.
         busy, tail, load: see :class:`~opentrn.neuroncore.cost.Cost`.
         table: number of the activation table, 0 for any.
-        ports: bit 1 for the SBUF port that Vector and GpSimd share, bit 2 for the PSUM port of Vector and Scalar, bit 4 for the
+        ports: bit 1 for the SBUF port that Vector and GpSimd share, bit 2 for the PSUM port of Vector and Scalar,
+        bit 4 for the
             generator of descriptors.
         tile: 16 bits, one for each 32 x 32 block of the array that a matmul occupies.
         num_descriptors, descriptor_ns: of a transfer; first_engine, num_engines: the DMA engines that carry it.
@@ -71,7 +72,8 @@ def cost_of(plan: Any, engine: Engine) -> Cost:
 def plan_costs(program: Program) -> PlanCosts:
     """Costs of ``program``'s plans, and after them those of the alternatives to plans in ``alternatives``.
 
-    The earlier compiler gives copies, and sums and products with a column or number, to whichever of Vector and Scalar has
+    The earlier compiler gives copies, and sums and products with a column or number, to whichever of Vector and
+    Scalar has
     less to do.
     """
     core = program.hardware
@@ -85,9 +87,24 @@ def plan_costs(program: Program) -> PlanCosts:
     costs = [cost_of(p, engine) for p, engine in plans]
     n = len(costs)
     tables: dict[str, int] = {"": 0}
-    out = {name: np.zeros(n) for name in
-           ("busy", "tail", "load", "descriptor_ns", "first_ns", "done_ns", "moved", "read", "written", "flops")}  # fmt: skip
-    ints = {name: np.zeros(n, dtype=np.int64) for name in ("stream", "engine", "table", "ports", "tile", "num_descriptors")}
+    out = {
+        name: np.zeros(n)
+        for name in (
+            "busy",
+            "tail",
+            "load",
+            "descriptor_ns",
+            "first_ns",
+            "done_ns",
+            "moved",
+            "read",
+            "written",
+            "flops",
+        )
+    }
+    ints = {
+        name: np.zeros(n, dtype=np.int64) for name in ("stream", "engine", "table", "ports", "tile", "num_descriptors")
+    }
     for k, ((plan, on), cost) in enumerate(zip(plans, costs, strict=True)):
         t = cost.transfer
         if t is None:
@@ -95,7 +112,10 @@ def plan_costs(program: Program) -> PlanCosts:
             clock = core.get(f"{name}_clock_ghz", core.scalar_clock_ghz)
             ints["engine"][k] = ints["stream"][k] = ENGINES.index(name)
             out["busy"][k], out["tail"][k], out["load"][k] = (
-                cost.busy_cycles / clock, cost.tail_cycles / clock, cost.load_cycles / clock)  # fmt: skip
+                cost.busy_cycles / clock,
+                cost.tail_cycles / clock,
+                cost.load_cycles / clock,
+            )
             ints["table"][k] = tables.setdefault(cost.table, len(tables))
             ints["ports"][k] = _ports(core, plan, name)
             ints["tile"][k] = _tile(cost.tile)
@@ -113,13 +133,17 @@ def plan_costs(program: Program) -> PlanCosts:
         if mode == "hwdge" and not t.issuer:
             ints["ports"][k] = _DESCRIPTORS  # one generator makes the descriptors of all that nobody spread
         out["first_ns"][k] = core.get(f"dma_{mode}_start_ns")
-        out["done_ns"][k] = core.dma_completion_ns + (core.get("dma_load_latency_ns", 0) if t.direction == "load" else 0)
+        out["done_ns"][k] = core.dma_completion_ns + (
+            core.get("dma_load_latency_ns", 0) if t.direction == "load" else 0
+        )
         out["moved"][k], out["read"][k], out["written"][k] = t.total_bytes, t.read_bytes, t.written_bytes
     return PlanCosts(costs=costs, alternative=alternative, **out, **ints)
 
 
 def _scalar_can(plan: Any) -> bool:
-    """Whether a plan that nobody gave an engine is an affine map of its input, which the Scalar engine computes as well."""
+    """Whether a plan that nobody gave an engine is an affine map of its input, which the Scalar engine computes as
+    well.
+    """
     issue = plan.issue
     if plan.instruction.name == "tensor_copy":
         return issue.engine is Engine.unknown
@@ -132,7 +156,8 @@ def _scalar_can(plan: Any) -> bool:
 def _mode(core: Any, api: str) -> str:
     """How transfers are triggered that the kernel leaves to its compiler.
 
-    From NeuronCore-v3 on the current interface uses hardware descriptors; the earlier compiler spreads them over all queues.
+    From NeuronCore-v3 on the current interface uses hardware descriptors; the earlier compiler spreads them over all
+    queues.
     """
     if core.generation < 3:
         return "static"

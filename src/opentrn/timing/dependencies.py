@@ -1,6 +1,8 @@
-"""What each instruction has to wait for: read after write, write after read, write after write, and what the kernel asked for.
+"""What each instruction has to wait for: read after write, write after read, write after write, and what the kernel
+asked for.
 
-Edges are found in program order from the regions that operands touch. Of the instructions that one engine ran before, the
+Edges are found in program order from the regions that operands touch. Of the instructions that one engine ran
+before, the
 last one is enough: an engine finishes in order. Transfers do not, so each of them keeps its own edge.
 """
 
@@ -16,8 +18,20 @@ READ, OVERWRITE, EXPLICIT = 0, 1, 2
 
 
 @numba.njit(cache=True)
-def find_dependencies(operand_start, is_write, region_of, start, other, covered, tensor, operand_tensor, stream, in_order,
-                      explicit, num_regions):  # fmt: skip
+def find_dependencies(
+    operand_start,
+    is_write,
+    region_of,
+    start,
+    other,
+    covered,
+    tensor,
+    operand_tensor,
+    stream,
+    in_order,
+    explicit,
+    num_regions,
+):
     """Edges as CSR: (first edge of each instruction, producer, kind, whether the two use different tensors).
 
     ``stream`` is the issue queue of each instruction; ``in_order`` says of a queue that it completes in order.

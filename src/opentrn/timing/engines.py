@@ -1,6 +1,7 @@
 """The compiled loop: which instruction starts next, and when.
 
-Every queue issues in order. The loop takes, again and again, the head of the queue that can start first, so that what is
+Every queue issues in order. The loop takes, again and again, the head of the queue that can start first, so that
+what is
 shared (DMA engines, HBM, memory ports, the Tensor engine's clock) is given out in order of time.
 """
 
@@ -18,13 +19,48 @@ _EDGE_READ, _EDGE_OVERWRITE, _EDGE_EXPLICIT = 0, 1, 2
 
 
 @numba.njit(cache=True)
-def run(plan, core_of, stream_of, queue_start, queue_order, edge_begin, edge_producer, edge_kind, edge_reuse,
-        engine, busy, tail, load, table, ports, tile, num_descriptors, descriptor_ns, first_ns, done_ns, moved, hbm_moved,
-        latency, num_cores, num_streams, num_dma_engines, hbm_ns_per_byte, clock_window, clock_threshold, clock_factor,
-        clock_pipeline, table_load, load_latency, load_interval, window, dma_free_of_charge):  # fmt: skip
+def run(
+    plan,
+    core_of,
+    stream_of,
+    queue_start,
+    queue_order,
+    edge_begin,
+    edge_producer,
+    edge_kind,
+    edge_reuse,
+    engine,
+    busy,
+    tail,
+    load,
+    table,
+    ports,
+    tile,
+    num_descriptors,
+    descriptor_ns,
+    first_ns,
+    done_ns,
+    moved,
+    hbm_moved,
+    latency,
+    num_cores,
+    num_streams,
+    num_dma_engines,
+    hbm_ns_per_byte,
+    clock_window,
+    clock_threshold,
+    clock_factor,
+    clock_pipeline,
+    table_load,
+    load_latency,
+    load_interval,
+    window,
+    dma_free_of_charge,
+):
     """Times of every instruction.
 
-    ``latency[a, b]`` is the semaphore latency from queue ``a`` to queue ``b``. ``window`` is how many instructions ahead of
+    ``latency[a, b]`` is the semaphore latency from queue ``a`` to queue ``b``. ``window`` is how many instructions
+    ahead of
     its first unstarted one a queue may pick from (1: strictly in order).
     """
     n = len(plan)
@@ -219,7 +255,9 @@ def run(plan, core_of, stream_of, queue_start, queue_order, edge_begin, edge_pro
                 index = np.int64(at / clock_window)
                 if index > window_index[c]:
                     was = full_clock[c]
-                    full_clock[c] = window_busy[c] >= clock_threshold * clock_window if index == window_index[c] + 1 else False
+                    full_clock[c] = (
+                        window_busy[c] >= clock_threshold * clock_window if index == window_index[c] + 1 else False
+                    )
                     if full_clock[c] != was and c == 0:
                         if clock_rows == len(clock_log):
                             bigger = np.zeros((2 * clock_rows, 2))
@@ -300,5 +338,20 @@ def run(plan, core_of, stream_of, queue_start, queue_order, edge_begin, edge_pro
         for other in range(total_streams):
             if window > 1 or watch[other] == i:
                 dirty[other] = True
-    return (done, start, ready, free, end, busy_out, cause, blocked, wait_latency, clock_loss, table_ns, dma_start, dma_end,
-            dma_busy, clock_log[:clock_rows])  # fmt: skip
+    return (
+        done,
+        start,
+        ready,
+        free,
+        end,
+        busy_out,
+        cause,
+        blocked,
+        wait_latency,
+        clock_loss,
+        table_ns,
+        dma_start,
+        dma_end,
+        dma_busy,
+        clock_log[:clock_rows],
+    )

@@ -1,8 +1,10 @@
 """What the compiler of the earlier interface does to loads: a tile that is still on chip is not loaded again.
 
-Kernels for ``neuronxcc.nki`` state loads where they are used, often inside loops that load the same tile again and again;
+Kernels for ``neuronxcc.nki`` state loads where they are used, often inside loops that load the same tile again and
+again;
 its compiler moves such loads out of the loops when the tiles fit into SBUF. Seen from the instruction stream that
-is a cache: a load from memory that the kernel never writes is dropped when its tile was loaded before and can have stayed.
+is a cache: a load from memory that the kernel never writes is dropped when its tile was loaded before and can have
+stayed.
 So is an element-wise instruction on tiles that have not changed since it ran before.
 """
 
@@ -26,7 +28,11 @@ __all__ = ["hoist_loads"]
 def hoist_loads(program: Program) -> tuple[Program, np.ndarray]:
     """``program`` with repeated loads sharing one tile, and which instructions are thereby dropped."""
     dropped = np.zeros(len(program), dtype=np.bool_)
-    loads = {k for k, p in enumerate(program.plans) if p.instruction.name == "dma_copy" and len(p.layouts) == 2 and _is_load(p)}
+    loads = {
+        k
+        for k, p in enumerate(program.plans)
+        if p.instruction.name == "dma_copy" and len(p.layouts) == 2 and _is_load(p)
+    }
     pure = {k for k, p in enumerate(program.plans) if p.instruction.name == "tensor_tensor" and len(p.layouts) == 3}
     if not loads:
         return program, dropped
@@ -65,7 +71,8 @@ def hoist_loads(program: Program) -> tuple[Program, np.ndarray]:
         if kinds[i] == 1:
             source = (*source, names[k + 1], offsets[k + 1])
         else:
-            # Equal inputs are equal tensors, each written once: by the time of the first reader it holds what it will hold.
+            # Equal inputs are equal tensors, each written once: by the time of the first reader it holds what it
+            # will hold.
             left, right = int(alias[names[k + 1]]), int(alias[names[k + 2]])
             if writers[left] != 1 or writers[right] != 1:
                 continue
@@ -89,12 +96,16 @@ def hoist_loads(program: Program) -> tuple[Program, np.ndarray]:
     allocations: list[Allocation] = list(program.allocations)
     for tile, until in last_use.items():
         a = allocations[tile]
-        longer = Allocation(a.id, a.region, a.num_partitions, a.bytes_per_partition, a.name, a.site, a.address, a.dtype, a.shape)
+        longer = Allocation(
+            a.id, a.region, a.num_partitions, a.bytes_per_partition, a.name, a.site, a.address, a.dtype, a.shape
+        )
         longer.first_use, longer.last_use = a.first_use, max(a.last_use, until)
         allocations[tile] = longer
     for tile in np.flatnonzero(alias != np.arange(num)).tolist():
         a = allocations[tile]
-        unused = Allocation(a.id, a.region, a.num_partitions, a.bytes_per_partition, a.name, a.site, a.address, a.dtype, a.shape)
+        unused = Allocation(
+            a.id, a.region, a.num_partitions, a.bytes_per_partition, a.name, a.site, a.address, a.dtype, a.shape
+        )
         allocations[tile] = unused
     return replace(program, allocations=allocations, operand_allocation=alias[allocation]), dropped
 

@@ -17,7 +17,9 @@ _Edges = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def join(cores: list[Program], offsets: np.ndarray, stream: np.ndarray, edges: _Edges) -> _Edges:
-    """``edges`` with those between cores: nobody leaves a meeting before everything that the others wait for there is done."""
+    """``edges`` with those between cores: nobody leaves a meeting before everything that the others wait for there
+    is done.
+    """
     groups: dict[object, list[int]] = {}
     for c, program in enumerate(cores):
         for position, kind, name in program.markers:

@@ -42,8 +42,17 @@ def _joined(parts: list[Program]) -> Program:
         own = part.allocations[: len(part.allocations) - launch]
         shift = len(allocations)
         for a in own:
-            moved = Allocation(a.id + shift, a.region, a.num_partitions, a.bytes_per_partition, a.name, a.site, a.address,
-                               a.dtype, a.shape)  # fmt: skip
+            moved = Allocation(
+                a.id + shift,
+                a.region,
+                a.num_partitions,
+                a.bytes_per_partition,
+                a.name,
+                a.site,
+                a.address,
+                a.dtype,
+                a.shape,
+            )
             moved.first_use = a.first_use + base if a.first_use >= 0 else -1
             moved.last_use = a.last_use + base
             allocations.append(moved)
@@ -51,22 +60,33 @@ def _joined(parts: list[Program]) -> Program:
         plan.append(remap[part.plan] if len(part) else part.plan)
         site.append(part.site + len(sites))
         sites += part.sites
-        operand_allocation.append(np.where(part.operand_allocation >= 0, part.operand_allocation + shift, part.operand_allocation))
+        operand_allocation.append(
+            np.where(part.operand_allocation >= 0, part.operand_allocation + shift, part.operand_allocation)
+        )
         dependencies += [(a + base, b + base) for a, b in part.dependencies]
         markers += [(at + base, kind, value) for at, kind, value in part.markers]
         names |= {at + base: name for at, name in part.names.items()}
         base += len(part)
     tail = parts[-1].allocations[len(parts[-1].allocations) - launch :] if launch else []
     return replace(
-        parts[0], plans=list(plans.values()), plan=np.concatenate(plan), site=np.concatenate(site), sites=sites,
-        allocations=[*allocations, *tail], operand_allocation=np.concatenate(operand_allocation),
-        operand_offset=np.concatenate([part.operand_offset for part in parts]), dependencies=dependencies, markers=markers,
+        parts[0],
+        plans=list(plans.values()),
+        plan=np.concatenate(plan),
+        site=np.concatenate(site),
+        sites=sites,
+        allocations=[*allocations, *tail],
+        operand_allocation=np.concatenate(operand_allocation),
+        operand_offset=np.concatenate([part.operand_offset for part in parts]),
+        dependencies=dependencies,
+        markers=markers,
         names=names,
-    )  # fmt: skip
+    )
 
 
 def _launch_tensors(program: Program) -> int:
-    """How many tensors at the end of ``allocations`` belong to the launch; they are numbered -1, -2, ... from the end."""
+    """How many tensors at the end of ``allocations`` belong to the launch; they are numbered -1, -2, ... from the
+    end.
+    """
     count = 0
     allocations = program.allocations
     while count < len(allocations) and allocations[-1 - count].id == -1 - count:

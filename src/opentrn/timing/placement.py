@@ -29,9 +29,12 @@ def place(program: Program, *, unlimited: bool = False) -> tuple[np.ndarray, np.
     tensors = program.tensors
     hardware = program.hardware
     partition, byte = np.maximum(tensors.partition, 0), np.maximum(tensors.byte, 0)
-    limits = np.array([
-        hardware.sbuf_bytes_per_partition - hardware.sbuf_reserved_bytes_per_partition, hardware.psum_bytes_per_partition,
-    ])  # fmt: skip
+    limits = np.array(
+        [
+            hardware.sbuf_bytes_per_partition - hardware.sbuf_reserved_bytes_per_partition,
+            hardware.psum_bytes_per_partition,
+        ]
+    )
     # The allocator's share begins above what the kernel placed itself.
     fixed = np.zeros(2, dtype=np.int64)
     for m in range(2):
@@ -43,9 +46,19 @@ def place(program: Program, *, unlimited: bool = False) -> tuple[np.ndarray, np.
     quadrants = -(-tensors.num_partitions // _QUADRANT)
     quadrants = np.where(quadrants == 3, 4, np.minimum(quadrants, 4))
     _place(
-        begin, finish, tensors.first_use, tensors.last_use, np.maximum(tensors.bytes_per_partition, 1), quadrants, tensors.memory,
-        fixed, np.full(2, _UNLIMITED) if unlimited else limits, np.array([0, hardware.psum_bank_bytes]), partition, byte,
-    )  # fmt: skip
+        begin,
+        finish,
+        tensors.first_use,
+        tensors.last_use,
+        np.maximum(tensors.bytes_per_partition, 1),
+        quadrants,
+        tensors.memory,
+        fixed,
+        np.full(2, _UNLIMITED) if unlimited else limits,
+        np.array([0, hardware.psum_bank_bytes]),
+        partition,
+        byte,
+    )
     return partition, byte
 
 
@@ -169,8 +182,10 @@ def _place(begin, finish, first_use, last_use, size, quadrants, memory, fixed, l
                         low = at[blocks[order[run]]]
                         if _straddles(low, need, unit[m]):
                             low = (low // unit[m] + 1) * unit[m]
-                        if run < j and at[b] + length[b] - at[blocks[order[run + 1]]] >= need and not _straddles(
-                            at[blocks[order[run + 1]]], need, unit[m]
+                        if (
+                            run < j
+                            and at[b] + length[b] - at[blocks[order[run + 1]]] >= need
+                            and not _straddles(at[blocks[order[run + 1]]], need, unit[m])
                         ):
                             run += 1
                         else:
@@ -178,7 +193,8 @@ def _place(begin, finish, first_use, last_use, size, quadrants, memory, fixed, l
                     if at[b] + length[b] - low >= need:
                         place_at = low
                         end = at[b] + length[b]
-                        # The first block keeps what lies before, the last what is left behind; those between are used up.
+                        # The first block keeps what lies before, the last what is left behind; those between are
+                        # used up.
                         for x in range(run, j + 1):
                             q = blocks[order[x]]
                             q_end = at[q] + length[q]
@@ -194,7 +210,13 @@ def _place(begin, finish, first_use, last_use, size, quadrants, memory, fixed, l
                                 # One block holds the whole place: a second one for its tail.
                                 num_spare -= 1
                                 z = spare[num_spare]
-                                length[z], wide[z], row[z], at[z], unused[z] = q_end - low - need, 4, 0, low + need, False
+                                length[z], wide[z], row[z], at[z], unused[z] = (
+                                    q_end - low - need,
+                                    4,
+                                    0,
+                                    low + need,
+                                    False,
+                                )
                                 before[z], after[z] = q, after[q]
                                 if after[q] >= 0:
                                     before[after[q]] = z

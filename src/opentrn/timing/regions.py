@@ -1,6 +1,8 @@
-"""Which views of memory overlap: every distinct view of a program is a region, and each region knows the others it touches.
+"""Which views of memory overlap: every distinct view of a program is a region, and each region knows the others it
+touches.
 
-A region is where a view lies, not which tensor it belongs to, so that tensors placed at the same bytes one after another
+A region is where a view lies, not which tensor it belongs to, so that tensors placed at the same bytes one after
+another
 conflict exactly as they do on the chip. A view is a box in (row, middle, byte) coordinates of its tensor: tiles of
 different columns of a matrix in HBM share a byte range and still do not conflict.
 """
@@ -38,13 +40,22 @@ class Regions:
 
 
 def _layout_table(program: Program) -> tuple[np.ndarray, np.ndarray]:
-    """(first slot of each plan, one row a slot: on chip, elements a partition, item bytes, partitions, dynamic, is write)."""
+    """(first slot of each plan, one row a slot: on chip, elements a partition, item bytes, partitions, dynamic, is
+    write).
+    """
     rows = [
-        (s.on_chip, max(s.storage_free, 1), s.dtype.itemsize, s.num_partitions, s.indirect is not None,
-         # What other cores wrote to a barrier's tensor is there once the barrier is passed.
-         k < len(p.writes) or p.instruction.name == "core_barrier")
-        for p in program.plans for k, s in enumerate(p.layouts)
-    ]  # fmt: skip
+        (
+            s.on_chip,
+            max(s.storage_free, 1),
+            s.dtype.itemsize,
+            s.num_partitions,
+            s.indirect is not None,
+            # What other cores wrote to a barrier's tensor is there once the barrier is passed.
+            k < len(p.writes) or p.instruction.name == "core_barrier",
+        )
+        for p in program.plans
+        for k, s in enumerate(p.layouts)
+    ]
     widths = [len(p.layouts) for p in program.plans]
     first = np.concatenate(([0], np.cumsum(widths))).astype(np.int64)
     return first, np.array(rows, dtype=np.int64).reshape(-1, 6)
@@ -69,7 +80,15 @@ def find_regions(program: Program, placement: tuple[np.ndarray, np.ndarray]) -> 
         space[:] = np.where(chip, memory, 2 + np.arange(num))
         part[chip], base[chip] = placement[0][chip], placement[1][chip]
     operand_start, is_write, region_of, first_operand, count = _number(
-        program.plan, first_slot, slots, layout_of_slot, program.operand_allocation, program.operand_offset, space, base, part
+        program.plan,
+        first_slot,
+        slots,
+        layout_of_slot,
+        program.operand_allocation,
+        program.operand_offset,
+        space,
+        base,
+        part,
     )
     first_operand = first_operand[:count]
     boxes = _boxes(program, layouts, layout_of_slot, first_slot, operand_start, first_operand, space, base, part)
@@ -152,13 +171,21 @@ def _boxes(program, layouts, layout_of_slot, first_slot, operand_start, first_op
     n = len(first_operand)
     num = max(len(program.allocations), 1)
     instruction = np.searchsorted(operand_start, first_operand, side="right") - 1
-    slot = first_slot[program.plan[instruction]] + (first_operand - operand_start[instruction]) if n else np.zeros(0, np.int64)
+    slot = (
+        first_slot[program.plan[instruction]] + (first_operand - operand_start[instruction])
+        if n
+        else np.zeros(0, np.int64)
+    )
     allocation = program.operand_allocation[first_operand] % num
     offset = program.operand_offset[first_operand]
     out = np.zeros((n, 13), dtype=np.int64)
     # Extents depend on the layout and the tensor's own shape only.
     tensors = program.tensors
-    pitch_of = np.stack([tensors.line_bytes, tensors.plane_bytes], axis=1) if program.allocations else np.ones((1, 2), np.int64)
+    pitch_of = (
+        np.stack([tensors.line_bytes, tensors.plane_bytes], axis=1)
+        if program.allocations
+        else np.ones((1, 2), np.int64)
+    )
     cache: dict[tuple, tuple] = {}
     extents = np.zeros((n, 3), dtype=np.int64)
     facts = np.zeros((n, 5), dtype=np.int64)
@@ -169,9 +196,16 @@ def _boxes(program, layouts, layout_of_slot, first_slot, operand_start, first_op
         key = (id(layout), pitches[0], pitches[1])
         found = cache.get(key)
         if found is None:
-            found = cache[key] = (_extents(layout, *pitches), (
-                layout.on_chip, max(layout.storage_free, 1), layout.dtype.itemsize, layout.num_partitions,
-                layout.indirect is not None))  # fmt: skip
+            found = cache[key] = (
+                _extents(layout, *pitches),
+                (
+                    layout.on_chip,
+                    max(layout.storage_free, 1),
+                    layout.dtype.itemsize,
+                    layout.num_partitions,
+                    layout.indirect is not None,
+                ),
+            )
         extents[k], facts[k] = found
     on_chip, free, item, parts, dynamic = facts.T
     chip = on_chip.astype(bool)
@@ -252,8 +286,14 @@ def _overlaps(box, order):
             if box[q, 1] < box[r, 2] and box[r, 1] < box[q, 2]:
                 hit = True
                 if box[q, 5] == box[r, 5]:
-                    hit = (box[q, 6] < box[r, 7] and box[r, 6] < box[q, 7] and box[q, 8] < box[r, 9] and box[r, 8] < box[q, 9]
-                           and box[q, 10] < box[r, 11] and box[r, 10] < box[q, 11])  # fmt: skip
+                    hit = (
+                        box[q, 6] < box[r, 7]
+                        and box[r, 6] < box[q, 7]
+                        and box[q, 8] < box[r, 9]
+                        and box[r, 8] < box[q, 9]
+                        and box[q, 10] < box[r, 11]
+                        and box[r, 10] < box[q, 11]
+                    )
                 if hit:
                     if pairs == capacity:
                         capacity *= 2
@@ -296,5 +336,11 @@ def _contains(box, q, r):
         return False
     if box[q, 5] != box[r, 5]:
         return False
-    return (box[q, 6] <= box[r, 6] and box[q, 7] >= box[r, 7] and box[q, 8] <= box[r, 8] and box[q, 9] >= box[r, 9]
-            and box[q, 10] <= box[r, 10] and box[q, 11] >= box[r, 11])  # fmt: skip
+    return (
+        box[q, 6] <= box[r, 6]
+        and box[q, 7] >= box[r, 7]
+        and box[q, 8] <= box[r, 8]
+        and box[q, 9] >= box[r, 9]
+        and box[q, 10] <= box[r, 10]
+        and box[q, 11] >= box[r, 11]
+    )

@@ -35,7 +35,8 @@ def schedule(programs: list[Program], *, reorder: bool | None = None, what_if: s
     """Time the programs of one launch.
 
     Args:
-        programs: instruction streams, as :class:`~opentrn.nki.launch.Launch` holds them. Programs of one core run one after
+        programs: instruction streams, as :class:`~opentrn.nki.launch.Launch` holds them. Programs of one core run
+        one after
             another; programs of two cores side by side, sharing HBM.
         reorder: let every engine pick any instruction whose operands are there, within a window, as a compiler's list
             scheduler would. None: for kernels of the earlier interface, whose compiler does so.
@@ -76,19 +77,38 @@ class _Schedule:
         costs = [plan_costs(p) for p in self.cores]
         plan_base = np.concatenate(([0], np.cumsum([len(k.costs) for k in costs]))).astype(np.int64)
         plan = np.concatenate(
-            [balance.choose(p.plan, k.alternative, k.engine, k.busy) + plan_base[c] for c, (p, k) in enumerate(zip(self.cores, costs, strict=True))]
+            [
+                balance.choose(p.plan, k.alternative, k.engine, k.busy) + plan_base[c]
+                for c, (p, k) in enumerate(zip(self.cores, costs, strict=True))
+            ]
         ).astype(np.int64)
         core_of = np.repeat(np.arange(len(self.cores)), np.diff(self.offsets)).astype(np.int64)
-        column = {name: np.concatenate([getattr(k, name) for k in costs]) for name in (
-            "stream", "engine", "busy", "tail", "load", "table", "ports", "tile", "num_descriptors", "descriptor_ns", "first_ns",
-            "done_ns", "moved", "read", "written", "flops")}  # fmt: skip
+        column = {
+            name: np.concatenate([getattr(k, name) for k in costs])
+            for name in (
+                "stream",
+                "engine",
+                "busy",
+                "tail",
+                "load",
+                "table",
+                "ports",
+                "tile",
+                "num_descriptors",
+                "descriptor_ns",
+                "first_ns",
+                "done_ns",
+                "moved",
+                "read",
+                "written",
+                "flops",
+            )
+        }
         self._assume(column)
         if dropped.any():
             plan = self._drop(plan, dropped, column)
         stream_of = column["stream"][plan] + core_of * NUM_STREAMS
-        placements = tuple(
-            placement.place(k.program, unlimited=self.what_if == "infinite_sbuf") for k in compiled
-        )
+        placements = tuple(placement.place(k.program, unlimited=self.what_if == "infinite_sbuf") for k in compiled)
         for k, (_, byte) in zip(compiled, placements, strict=True):
             byte -= k.origin
         edges = self._edges(column, placements, plan, compiled)
@@ -99,36 +119,99 @@ class _Schedule:
         # What the two cores of a stack draw from it together; a core alone is held by its DMA engines.
         hbm_ns_per_byte = 1.0 / hardware.hbm_stack_bandwidth_gb_per_s
         result = engines.run(
-            plan, core_of, stream_of.astype(np.int64), queue_start, order.astype(np.int64), *edges,
-            column["engine"], column["busy"], column["tail"], column["load"], column["table"],
-            column["ports"], column["tile"], column["num_descriptors"], column["descriptor_ns"], column["first_ns"],
-            column["done_ns"], column["moved"], column["read"] + column["written"], self._latency(hardware), len(self.cores),
-            NUM_STREAMS, hardware.num_dma_engines, hbm_ns_per_byte, float(window_ns),
-            float(hardware.get("pe_activity_threshold_ratio", 0.0)), float(hardware.get("pe_didt_start_limit_ratio", 1.0)),
+            plan,
+            core_of,
+            stream_of.astype(np.int64),
+            queue_start,
+            order.astype(np.int64),
+            *edges,
+            column["engine"],
+            column["busy"],
+            column["tail"],
+            column["load"],
+            column["table"],
+            column["ports"],
+            column["tile"],
+            column["num_descriptors"],
+            column["descriptor_ns"],
+            column["first_ns"],
+            column["done_ns"],
+            column["moved"],
+            column["read"] + column["written"],
+            self._latency(hardware),
+            len(self.cores),
+            NUM_STREAMS,
+            hardware.num_dma_engines,
+            hbm_ns_per_byte,
+            float(window_ns),
+            float(hardware.get("pe_activity_threshold_ratio", 0.0)),
+            float(hardware.get("pe_didt_start_limit_ratio", 1.0)),
             float(hardware.get("pe_cold_pipeline_ns", 0.0)),
-            0.0 if self.what_if == "no_table_loads" else float(hardware.scalar_table_load_ns), 0.0,
+            0.0 if self.what_if == "no_table_loads" else float(hardware.scalar_table_load_ns),
+            0.0,
             float(hardware.pe_load_stationary_interval_cycles / hardware.tensor_clock_ghz),
-            _REORDER_WINDOW if self.reorder else 1, self.what_if == "free_dma",
-        )  # fmt: skip
-        (done, start, ready, free, end, busy, cause, blocked, wait_latency, clock_loss, table_load, dma_start, dma_end,
-         dma_busy, clock) = result  # fmt: skip
+            _REORDER_WINDOW if self.reorder else 1,
+            self.what_if == "free_dma",
+        )
+        (
+            done,
+            start,
+            ready,
+            free,
+            end,
+            busy,
+            cause,
+            blocked,
+            wait_latency,
+            clock_loss,
+            table_load,
+            dma_start,
+            dma_end,
+            dma_busy,
+            clock,
+        ) = result
         if done < len(plan):
-            raise DeadlockError("the cores wait for each other and none can go on; make every core reach the same barriers", None)
+            raise DeadlockError(
+                "the cores wait for each other and none can go on; make every core reach the same barriers", None
+            )
         engine = column["engine"][plan]
         moving = engine == ENGINES.index("dma")
         queue = np.where(moving, column["stream"][plan], -1)
         issuer = np.where(moving, np.minimum(column["stream"][plan], ENGINES.index("dma")), engine)
         return Timeline(
-            programs=tuple(given), offsets=self.offsets, core=core_of.astype(np.int16), engine=engine.astype(np.int8),
-            issuer=issuer.astype(np.int8), ready_ns=ready, start_ns=start, free_ns=free, end_ns=end, busy_ns=busy, cause=cause,
-            blocked_by=blocked, wait_latency_ns=wait_latency, clock_loss_ns=clock_loss, table_load_ns=table_load,
-            queue=queue.astype(np.int16), queues=QUEUES, dma_start_ns=dma_start, dma_end_ns=dma_end,
-            read_bytes=column["read"][plan].astype(np.int64), written_bytes=column["written"][plan].astype(np.int64),
-            moved_bytes=column["moved"][plan].astype(np.int64), num_descriptors=column["num_descriptors"][plan],
-            flops=column["flops"][plan].astype(np.int64), cost_id=plan, costs=(*(c for k in costs for c in k.costs), Cost()),
-            dma_engine_busy_ns=dma_busy, tensor_clock=clock, overhead_ns=float(hardware.launch_overhead_ns),
-            profile_overhead_ns=float(hardware.profile_overhead_ns), placements=placements, what_if=self.what_if,
-        )  # fmt: skip
+            programs=tuple(given),
+            offsets=self.offsets,
+            core=core_of.astype(np.int16),
+            engine=engine.astype(np.int8),
+            issuer=issuer.astype(np.int8),
+            ready_ns=ready,
+            start_ns=start,
+            free_ns=free,
+            end_ns=end,
+            busy_ns=busy,
+            cause=cause,
+            blocked_by=blocked,
+            wait_latency_ns=wait_latency,
+            clock_loss_ns=clock_loss,
+            table_load_ns=table_load,
+            queue=queue.astype(np.int16),
+            queues=QUEUES,
+            dma_start_ns=dma_start,
+            dma_end_ns=dma_end,
+            read_bytes=column["read"][plan].astype(np.int64),
+            written_bytes=column["written"][plan].astype(np.int64),
+            moved_bytes=column["moved"][plan].astype(np.int64),
+            num_descriptors=column["num_descriptors"][plan],
+            flops=column["flops"][plan].astype(np.int64),
+            cost_id=plan,
+            costs=(*(c for k in costs for c in k.costs), Cost()),
+            dma_engine_busy_ns=dma_busy,
+            tensor_clock=clock,
+            overhead_ns=float(hardware.launch_overhead_ns),
+            profile_overhead_ns=float(hardware.profile_overhead_ns),
+            placements=placements,
+            what_if=self.what_if,
+        )
 
     def _drop(self, plan: np.ndarray, dropped: np.ndarray, column: dict[str, np.ndarray]) -> np.ndarray:
         """Plan numbers with the dropped instructions on a plan that costs nothing."""
@@ -181,14 +264,26 @@ class _Schedule:
             moving = column["engine"][own] == ENGINES.index("dma")
             # A transfer completes on its own time, whichever queue triggered it.
             kind = np.where(moving, np.maximum(streams, 5), streams).astype(np.int64)
-            explicit = np.array(sorted([*program.dependencies, *compiled[c].order], key=lambda d: (d[1], d[0])), dtype=np.int64).reshape(-1, 2)
+            explicit = np.array(
+                sorted([*program.dependencies, *compiled[c].order], key=lambda d: (d[1], d[0])), dtype=np.int64
+            ).reshape(-1, 2)
             num = max(len(program.allocations), 1)
             begin, producer, sort, reuse = dependencies.find_dependencies(
-                operand_start, is_write, found.of_operand, found.start, found.other, found.covered, found.tensor,
-                program.operand_allocation % num, kind, in_order, explicit, len(found.start) - 1,
-            )  # fmt: skip
+                operand_start,
+                is_write,
+                found.of_operand,
+                found.start,
+                found.other,
+                found.covered,
+                found.tensor,
+                program.operand_allocation % num,
+                kind,
+                in_order,
+                explicit,
+                len(found.start) - 1,
+            )
             parts.append((begin, producer + self.offsets[c], sort, reuse))
-        assert NUM_STREAMS == len(in_order)
+        assert len(in_order) == NUM_STREAMS
         if len(parts) == 1:
             return parts[0]
         base = np.cumsum([0] + [len(p[1]) for p in parts])

@@ -1,6 +1,7 @@
 """A Timeline: when every instruction of a launch ran, on what, and what it waited for.
 
-Columns, one entry an instruction, the programs of the cores one after another. Everything a profiler shows and an energy
+Columns, one entry an instruction, the programs of the cores one after another. Everything a profiler shows and an
+energy
 model prices is computed from these columns and the programs; nothing here knows how they were found.
 """
 

@@ -38,8 +38,18 @@ def curves() -> dict[str, tuple[list[int], list[float], str]]:
     free = [1, 8, 32, 64, 128, 256, 512, 1024, 2048, 4096]
     vector = []
     for n in free:
-        timeline = timeline_of("instruction", {"name": "copy", "size": n, "source": "psum" if n <= 512 else "sbuf",
-                                               "dtype": "float32", "result": "bfloat16", "repeat": 12}, "trn2")  # fmt: skip
+        timeline = timeline_of(
+            "instruction",
+            {
+                "name": "copy",
+                "size": n,
+                "source": "psum" if n <= 512 else "sbuf",
+                "dtype": "float32",
+                "result": "bfloat16",
+                "repeat": 12,
+            },
+            "trn2",
+        )
         vector.append(float(128 * n / np.median(np.diff(timeline.start_ns)[-4:])))
     return {
         "DMA bandwidth against bytes a partition": (payload, dma, "GB/s"),
@@ -59,7 +69,9 @@ def _pictures(outcomes: list[Outcome], folder: Path) -> dict[str, str]:
     for role, marker in (("held-out", "o"), ("fit", "^"), ("context", "x")):
         chosen = [o for o in outcomes if o.row.role == role]
         if chosen:
-            axes.loglog([o.measured for o in chosen], [o.simulated for o in chosen], marker, ms=4, alpha=0.7, label=role)
+            axes.loglog(
+                [o.measured for o in chosen], [o.simulated for o in chosen], marker, ms=4, alpha=0.7, label=role
+            )
     low, high = min(o.measured for o in outcomes) / 2, max(o.measured for o in outcomes) * 2
     axes.plot([low, high], [low, high], color="black", lw=0.8)
     for factor in (0.7, 1.3):
@@ -94,8 +106,10 @@ def _pictures(outcomes: list[Outcome], folder: Path) -> dict[str, str]:
 def _row(o: Outcome) -> str:
     row = o.row
     shape = " ".join(f"{k}={v}" for k, v in row.parameters.items())
-    return (f"| {row.id} | {row.program} | {shape} | {row.chip} | {row.statistic} | {o.measured:.1f} | {o.simulated:.1f} | "
-            f"{o.error:+.0%} | {row.role} |")  # fmt: skip
+    return (
+        f"| {row.id} | {row.program} | {shape} | {row.chip} | {row.statistic} | {o.measured:.1f} | {o.simulated:.1f} | "
+        f"{o.error:+.0%} | {row.role} |"
+    )
 
 
 def _summary(title: str, outcomes: list[Outcome]) -> str:
@@ -113,8 +127,10 @@ def write_report(kernels: list[Outcome], micro: list[Outcome], bounds: list[Any]
     lines = [
         "# Fidelity",
         "",
-        "Written by `trn validate --docs docs/fidelity.md`; do not edit. The model against published measurements of real chips:",
-        "each row is a program of this project with the algorithm, shapes and types of the measured kernel, traced without",
+        "Written by `trn validate --docs docs/fidelity.md`; do not edit. The model against",
+        "published measurements of real chips:",
+        "each row is a program of this project with the algorithm, shapes and types of the",
+        "measured kernel, traced without",
         "values and scheduled. Error is simulated over measured, less one.",
         "",
         "| rows | number | median of abs. error | 90th percentile |",
@@ -127,32 +143,56 @@ def write_report(kernels: list[Outcome], micro: list[Outcome], bounds: list[Any]
         f"Order of versions: {kept} of {total} pairs ({kept / max(total, 1):.1%}) in the measured order "
         "(versions of one computation, same sizes, measured at least 2 % apart).",
         "",
-        "Fitted constants, with status `calibrated` in `hardware/cores`: the launch overhead and the window of the list",
-        "scheduler (rows TKF-001 to TKF-030), the cost of a static DMA trigger (row STU-014) and of a reciprocal (row ACC-001) on",
+        "Fitted constants, with status `calibrated` in `hardware/cores`: the launch overhead and",
+        "the window of the list",
+        "scheduler (rows TKF-001 to TKF-030), the cost of a static DMA trigger (row STU-014) and",
+        "of a reciprocal (row ACC-001) on",
         "NeuronCore-v2. Single-instruction",
         "figures are read from the rows marked `fit` in `validation/microbench.csv`. Everything else is published.",
         "",
     ]
     for title, file in pictures.items():
         lines += [f"![{title}](img/{file})", ""]
-    header = ["| row | program | sizes | chip | statistic | measured us | simulated us | error | role |",
-              "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    header = [
+        "| row | program | sizes | chip | statistic | measured us | simulated us | error | role |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     lines += ["## Kernels, worst first", "", *header]
     lines += [_row(o) for o in sorted(held + fit, key=lambda o: -abs(o.error))]
     if context:
-        lines += ["", "## Rows whose algorithm is not known", "",
-                  "The sizes are the measured kernel's, the algorithm is ours: not counted above.", "", *header]  # fmt: skip
+        lines += [
+            "",
+            "## Rows whose algorithm is not known",
+            "",
+            "The sizes are the measured kernel's, the algorithm is ours: not counted above.",
+            "",
+            *header,
+        ]
         lines += [_row(o) for o in sorted(context, key=lambda o: -abs(o.error))]
-    lines += ["", "## Single instructions and transfers, worst first", "",
-              "| row | program | sizes | chip | quantity | measured ns | simulated ns | error | role |",
-              "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    lines += [
+        "",
+        "## Single instructions and transfers, worst first",
+        "",
+        "| row | program | sizes | chip | quantity | measured ns | simulated ns | error | role |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     for o in sorted(micro, key=lambda o: -abs(o.error)):
         row = o.row
         shape = " ".join(f"{k}={v}" for k, v in row.parameters.items())
-        lines.append(f"| {row.id} | {row.program} | {shape} | {row.chip} | {row.quantity} | {o.measured:.0f} | {o.simulated:.0f} | "
-                     f"{o.error:+.0%} | {row.role} |")  # fmt: skip
-    lines += ["", "## Rows without a program here", "",
-              "Bounds (thresholds and targets), and measurements of public kernels: fetch the file and run `trn profile` on it.", "",
-              "| row | measured us | role | where |", "|---|---|---|---|"]  # fmt: skip
+        lines.append(
+            f"| {row.id} | {row.program} | {shape} | {row.chip} | {row.quantity} | {o.measured:.0f} | "
+            f"{o.simulated:.0f} | "
+            f"{o.error:+.0%} | {row.role} |"
+        )
+    lines += [
+        "",
+        "## Rows without a program here",
+        "",
+        "Bounds (thresholds and targets), and measurements of public kernels: fetch the file and "
+        "run `trn profile` on it.",
+        "",
+        "| row | measured us | role | where |",
+        "|---|---|---|---|",
+    ]
     lines += [f"| {r.id} | {r.measured_us:.1f} | {r.role} | `{r.source}` |" for r in bounds]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -17,7 +17,8 @@ class KernelRow:
     """One measurement of a kernel.
 
     Attributes:
-        program: builder in ``validation.programs``, several joined by ``+`` when launches were added; "" when the row is a bound
+        program: builder in ``validation.programs``, several joined by ``+`` when launches were added; "" when the
+        row is a bound
             or points to a public kernel only.
         api: ``nki``, ``earlier``, or ``as-written`` for kernels that switched the compiler's rearrangements off.
         statistic: ``benchmark`` (device latency of ``nki.benchmark``) or ``profile`` (a profile's total).
@@ -53,7 +54,9 @@ class MicroRow:
 
 def _parameters(text: str) -> dict[str, Any]:
     pairs = dict(part.split("=") for part in text.split())
-    return {k: int(v) if v.lstrip("-").isdigit() else v == "True" if v in ("True", "False") else v for k, v in pairs.items()}
+    return {
+        k: int(v) if v.lstrip("-").isdigit() else v == "True" if v in ("True", "False") else v for k, v in pairs.items()
+    }
 
 
 def _table(name: str) -> list[dict[str, str]]:
@@ -65,17 +68,34 @@ def kernel_rows() -> list[KernelRow]:
     """All rows of ``kernels.csv``."""
     return [
         KernelRow(
-            r["id"], r["program"], _parameters(r["parameters"]), r["chip"], r["api"], r["statistic"], float(r["measured_us"]),
-            r["confidence"], r["role"], r["source"], r["note"],
-        ) for r in _table("kernels.csv")
-    ]  # fmt: skip
+            r["id"],
+            r["program"],
+            _parameters(r["parameters"]),
+            r["chip"],
+            r["api"],
+            r["statistic"],
+            float(r["measured_us"]),
+            r["confidence"],
+            r["role"],
+            r["source"],
+            r["note"],
+        )
+        for r in _table("kernels.csv")
+    ]
 
 
 def micro_rows() -> list[MicroRow]:
     """All rows of ``microbench.csv``."""
     return [
         MicroRow(
-            r["id"], r["program"], _parameters(r["parameters"]), r["chip"], r["quantity"], float(r["measured_ns"]),
-            r["role"], r["source"],
-        ) for r in _table("microbench.csv")
-    ]  # fmt: skip
+            r["id"],
+            r["program"],
+            _parameters(r["parameters"]),
+            r["chip"],
+            r["quantity"],
+            float(r["measured_ns"]),
+            r["role"],
+            r["source"],
+        )
+        for r in _table("microbench.csv")
+    ]

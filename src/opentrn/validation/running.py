@@ -75,7 +75,9 @@ def run_micro(rows: Iterable[MicroRow]) -> list[Outcome]:
 
 
 def order_pairs(outcomes: list[Outcome], least: float = 0.02) -> tuple[int, int]:
-    """(pairs in the measured order, all pairs) of versions of a kernel: same source and sizes, times ``least`` apart."""
+    """(pairs in the measured order, all pairs) of versions of a kernel: same source and sizes, times ``least``
+    apart.
+    """
     groups: dict[tuple, list[Outcome]] = {}
     for outcome in outcomes:
         row = outcome.row

@@ -12,8 +12,12 @@ from opentrn.validation.programs.tiles import load, out, sbuf, store, transpose
 
 
 @builder
-def conv2d(height: int, width: int, channels: int, filters: int, dtype: str, pool: int = 1, rows: int = 2, block: int = 8) -> Any:
-    """3 x 3, no padding: weights transposed once, ``block`` output rows of input on chip at a time, ``rows`` a product."""
+def conv2d(
+    height: int, width: int, channels: int, filters: int, dtype: str, pool: int = 1, rows: int = 2, block: int = 8
+) -> Any:
+    """3 x 3, no padding: weights transposed once, ``block`` output rows of input on chip at a time, ``rows`` a
+    product.
+    """
     tall, wide = height - 2, width - 2
 
     def conv2d_kernel(x, w, bias):
@@ -39,7 +43,9 @@ def conv2d(height: int, width: int, channels: int, filters: int, dtype: str, poo
                     for d in range(deep):
                         for tap in range(9):
                             dy, dx = divmod(tap, 3)
-                            nisa.nc_matmul(product, weights[f, d, tap], pixels[d][:, r + dy : r + dy + now, dx : dx + wide])
+                            nisa.nc_matmul(
+                                product, weights[f, d, tap], pixels[d][:, r + dy : r + dy + now, dx : dx + wide]
+                            )
                     nisa.tensor_scalar(done[:, r : r + now], product, nl.add, offsets[f])
                 where = slice(f * 128, f * 128 + 128)
                 if pool == 1:
@@ -52,7 +58,11 @@ def conv2d(height: int, width: int, channels: int, filters: int, dtype: str, poo
                 store(result[where, y // 2 : (y + height_now) // 2], small)
         return result
 
-    return conv2d_kernel, (Spec((channels, height, width), dtype), Spec((filters, channels, 9), dtype), Spec((filters, 1), "float32"))
+    return conv2d_kernel, (
+        Spec((channels, height, width), dtype),
+        Spec((filters, channels, 9), dtype),
+        Spec((filters, 1), "float32"),
+    )
 
 
 @builder
@@ -72,7 +82,9 @@ def depthwise_conv1d(batch: int, channels: int, width: int, taps: int = 3) -> An
                 total = sbuf(128, width)
                 nisa.tensor_scalar(total, padded[:, 0:width], nl.multiply, factors[:, 0:1])
                 for t in range(1, taps):
-                    nisa.scalar_tensor_tensor(total, padded[:, t : t + width], nl.multiply, factors[:, t : t + 1], nl.add, total)
+                    nisa.scalar_tensor_tensor(
+                        total, padded[:, t : t + width], nl.multiply, factors[:, t : t + 1], nl.add, total
+                    )
                 store(result[n, rows], total)
         return result
 

@@ -1,4 +1,6 @@
-"""Kernels without a matmul at their heart: sums of vectors, exp, rotary embedding, transposes, a depthwise convolution."""
+"""Kernels without a matmul at their heart: sums of vectors, exp, rotary embedding, transposes, a depthwise
+convolution.
+"""
 
 from __future__ import annotations
 
@@ -101,4 +103,8 @@ def rope(length: int, depth: int) -> Any:
         return result
 
     half = depth // 2
-    return rope_kernel, (Spec((depth, length), "float32"), Spec((half, length), "float32"), Spec((half, length), "float32"))
+    return rope_kernel, (
+        Spec((depth, length), "float32"),
+        Spec((half, length), "float32"),
+        Spec((half, length), "float32"),
+    )

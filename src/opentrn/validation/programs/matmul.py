@@ -77,10 +77,14 @@ def matmul_blocked_free(m: int, k: int, n: int, dtype: str) -> Any:
                     right = load(b[_range(d * 128, 128), _range(j * 1024, 1024)])
                     for p in range(2):
                         for q in range(2):
-                            nisa.nc_matmul(products[p][q], left[d][:, _range(p * 128, 128)], right[:, _range(q * 512, 512)])
+                            nisa.nc_matmul(
+                                products[p][q], left[d][:, _range(p * 128, 128)], right[:, _range(q * 512, 512)]
+                            )
                 for p in range(2):
                     for q in range(2):
-                        _finish(result, (_range(i * 256 + p * 128, 128), _range(j * 1024 + q * 512, 512)), products[p][q])
+                        _finish(
+                            result, (_range(i * 256 + p * 128, 128), _range(j * 1024 + q * 512, 512)), products[p][q]
+                        )
         return result
 
     return matmul_blocked_free_kernel, (Spec((k, m), dtype), Spec((k, n), dtype))
@@ -99,7 +103,10 @@ def matmul_blocked(m: int, k: int, n: int, dtype: str, rows: int = 16, columns: 
             for i in range(m // (128 * rows)):
                 sums = sbuf(128, rows, columns * 512)
                 for d in range(k // (128 * depth)):
-                    right, left = sbuf(128, depth, 512 * columns, dtype=dtype), sbuf(128, depth, 128 * rows, dtype=dtype)
+                    right, left = (
+                        sbuf(128, depth, 512 * columns, dtype=dtype),
+                        sbuf(128, depth, 128 * rows, dtype=dtype),
+                    )
                     for e in range(depth):
                         at = _range((d * depth + e) * 128, 128)
                         nisa.dma_copy(right[:, e], b[at, _range(j * 512 * columns, 512 * columns)])
@@ -108,7 +115,9 @@ def matmul_blocked(m: int, k: int, n: int, dtype: str, rows: int = 16, columns: 
                         for q in range(columns):
                             product = psum(128, 512)
                             for e in range(depth):
-                                nisa.nc_matmul(product, left[:, e, _range(p * 128, 128)], right[:, e, _range(q * 512, 512)])
+                                nisa.nc_matmul(
+                                    product, left[:, e, _range(p * 128, 128)], right[:, e, _range(q * 512, 512)]
+                                )
                             place = sums[:, p, _range(q * 512, 512)]
                             if d == 0:
                                 nisa.tensor_copy(place, product)

@@ -15,9 +15,13 @@ def _product_with_bias(x_t: Any, w: Any, bias: Any, m: int, n: int, dtype: Any) 
     depth = x_t.shape[0]
     rows, columns = slice(m * 128, m * 128 + 128), slice(n * 512, n * 512 + 512)
     product = psum(128, 512)
-    accumulate(product, (
-        (load(x_t[k * 128 : k * 128 + 128, rows]), load(w[k * 128 : k * 128 + 128, columns])) for k in range(depth // 128)
-    ))  # fmt: skip
+    accumulate(
+        product,
+        (
+            (load(x_t[k * 128 : k * 128 + 128, rows]), load(w[k * 128 : k * 128 + 128, columns]))
+            for k in range(depth // 128)
+        ),
+    )
     tile = sbuf(128, 512, dtype=dtype)
     nisa.tensor_copy(tile, product)
     wide = rows_of_one(load(bias[0:1, columns]), 512, dtype)

@@ -59,8 +59,12 @@ def add_norm_matmul(m: int, k: int, n: int) -> Any:
                 store(result[rows, j * 512 : j * 512 + 512], done)
         return result
 
-    return add_norm_matmul_kernel, (Spec((m, k), "float32"), Spec((k, n), "float32"), Spec((m, k), "float32"),
-                                    Spec((1, k), "float32"))  # fmt: skip
+    return add_norm_matmul_kernel, (
+        Spec((m, k), "float32"),
+        Spec((k, n), "float32"),
+        Spec((m, k), "float32"),
+        Spec((1, k), "float32"),
+    )
 
 
 @builder
@@ -85,8 +89,12 @@ def matmul_add_norm(m: int, k: int, n: int) -> Any:
             store(result[rows], _normalised(total, gain))
         return result
 
-    return matmul_add_norm_kernel, (Spec((m, k), "float32"), Spec((k, n), "float32"), Spec((m, n), "float32"),
-                                    Spec((1, n), "float32"))  # fmt: skip
+    return matmul_add_norm_kernel, (
+        Spec((m, k), "float32"),
+        Spec((k, n), "float32"),
+        Spec((m, n), "float32"),
+        Spec((1, n), "float32"),
+    )
 
 
 @builder
@@ -173,9 +181,16 @@ def gated_mlp(m: int, k: int, n: int) -> Any:
                 for h in range(k // 512):
                     product = psum(128, 512)
                     for d in range(n // 128):
-                        nisa.nc_matmul(product, columns[d][:, r * 128 : r * 128 + 128], tiles_down[d][:, h * 512 : h * 512 + 512])
+                        nisa.nc_matmul(
+                            product, columns[d][:, r * 128 : r * 128 + 128], tiles_down[d][:, h * 512 : h * 512 + 512]
+                        )
                     nisa.tensor_copy(done[:, h * 512 : h * 512 + 512], product)
                 store(result[b * 512 + r * 128 : b * 512 + r * 128 + 128], done)
         return result
 
-    return gated_mlp_kernel, (Spec((m, k), "float32"), Spec((k, n), "float32"), Spec((n, k), "float32"), Spec((k, n), "float32"))
+    return gated_mlp_kernel, (
+        Spec((m, k), "float32"),
+        Spec((k, n), "float32"),
+        Spec((n, k), "float32"),
+        Spec((k, n), "float32"),
+    )

@@ -12,7 +12,9 @@ from opentrn.validation.programs.tiles import load, out, rows_of_one, sbuf, stor
 
 
 def _row_on_all(row: Any) -> Any:
-    """A row of HBM on 128 partitions, repeated by the Tensor engine: in PSUM if a bank holds it, else copied to SBUF."""
+    """A row of HBM on 128 partitions, repeated by the Tensor engine: in PSUM if a bank holds it, else copied to
+    SBUF.
+    """
     loaded = load(row)
     if row.shape[1] <= 512:
         return rows_of_one(loaded, row.shape[1], "float32")
@@ -38,7 +40,13 @@ def _step(delta: Any, u: Any, a: Any, b: Any, c: Any, init: Any, total: Any) -> 
 
 def _arguments(channels: int, length: int, state: int) -> tuple[Spec, ...]:
     wide = Spec((channels, length), "float32")
-    return wide, wide, Spec((channels, state), "float32"), Spec((state, length), "float32"), Spec((state, length), "float32")
+    return (
+        wide,
+        wide,
+        Spec((channels, state), "float32"),
+        Spec((state, length), "float32"),
+        Spec((state, length), "float32"),
+    )
 
 
 @builder
@@ -53,8 +61,15 @@ def scan_by_state(channels: int, seqlen: int, state: int = 16) -> Any:
         for s in range(state):
             for t, total in enumerate(totals):
                 rows = slice(t * 128, t * 128 + 128)
-                _step(load(delta[rows]), load(u[rows]), load(a[rows, s : s + 1]), _row_on_all(b[s : s + 1]),
-                      _row_on_all(c[s : s + 1]), 0.0, total)  # fmt: skip
+                _step(
+                    load(delta[rows]),
+                    load(u[rows]),
+                    load(a[rows, s : s + 1]),
+                    _row_on_all(b[s : s + 1]),
+                    _row_on_all(c[s : s + 1]),
+                    0.0,
+                    total,
+                )
         for t, total in enumerate(totals):
             store(result[t * 128 : t * 128 + 128], total)
         return result
@@ -74,7 +89,15 @@ def scan_by_channel(channels: int, seqlen: int, state: int = 16) -> Any:
             nisa.memset(total, 0.0)
             step, drive = load(delta[rows]), load(u[rows])
             for s in range(state):
-                _step(step, drive, load(a[rows, s : s + 1]), _row_on_all(b[s : s + 1]), _row_on_all(c[s : s + 1]), 0.0, total)
+                _step(
+                    step,
+                    drive,
+                    load(a[rows, s : s + 1]),
+                    _row_on_all(b[s : s + 1]),
+                    _row_on_all(c[s : s + 1]),
+                    0.0,
+                    total,
+                )
             store(result[rows], total)
         return result
 
@@ -96,8 +119,15 @@ def scan_tiled(channels: int, seqlen: int, state: int = 16, tile: int = 512) -> 
                 factor, last = load(a[rows, s : s + 1]), 0.0
                 for j in range(0, seqlen, tile):
                     at = slice(j, j + tile)
-                    scanned = _step(step[:, at], drive[:, at], factor, _row_on_all(b[s : s + 1, at]),
-                                    _row_on_all(c[s : s + 1, at]), last, total[:, at])  # fmt: skip
+                    scanned = _step(
+                        step[:, at],
+                        drive[:, at],
+                        factor,
+                        _row_on_all(b[s : s + 1, at]),
+                        _row_on_all(c[s : s + 1, at]),
+                        last,
+                        total[:, at],
+                    )
                     last = sbuf(128, 1)
                     nisa.tensor_copy(last, scanned[:, tile - 1 : tile], engine=nisa.vector_engine)
             store(result[rows], total)

@@ -18,8 +18,16 @@ def _place(where: str, *shape: int, dtype: str = "float32") -> Any:
 
 
 @builder
-def instruction(name: str, size: int, source: str = "sbuf", dtype: str = "float32", engine: str = "vector", result: str = "",
-                partitions: int = 128, repeat: int = _REPEAT) -> Any:  # fmt: skip
+def instruction(
+    name: str,
+    size: int,
+    source: str = "sbuf",
+    dtype: str = "float32",
+    engine: str = "vector",
+    result: str = "",
+    partitions: int = 128,
+    repeat: int = _REPEAT,
+) -> Any:
     """``name`` on (partitions, size) tiles, ``repeat`` times on separate tiles, so that only the engine is shared."""
     to = result or dtype
 
@@ -67,7 +75,9 @@ def products(columns: int, dtype: str = "bfloat16", transposes: bool = False, re
 
 
 @builder
-def transfers(bytes_per_row: int, rows: int = 128, direction: str = "load", repeat: int = 1, mode: str = "hwdge") -> Any:
+def transfers(
+    bytes_per_row: int, rows: int = 128, direction: str = "load", repeat: int = 1, mode: str = "hwdge"
+) -> Any:
     """Transfers of ``rows`` pieces between HBM and as many partitions."""
     size = bytes_per_row // 4
 
