@@ -215,7 +215,8 @@ class Program:
                 partition[k], byte[k] = a.address
         return Tensors(
             memory, partitions, column([a.bytes_per_partition for a in self.allocations]), partition, byte,
-            column([a.first_use for a in self.allocations]), column([a.last_use for a in self.allocations]), line, plane,
+            column([a.first_use for a in self.allocations]), column([a.last_use for a in self.allocations]),
+            line, plane,
         )  # fmt: skip
 
     @cached_property
