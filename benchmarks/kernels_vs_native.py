@@ -27,11 +27,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
 import attention as attention_example  # noqa: E402
 import mlp as mlp_example  # noqa: E402
+import nki.isa as nisa  # noqa: E402
+import nki.language as nl  # noqa: E402
 import torch  # noqa: E402
 
 import nki  # noqa: E402
-import nki.isa as nisa  # noqa: E402
-import nki.language as nl  # noqa: E402
 
 
 @nki.jit
@@ -43,7 +43,9 @@ def matmul(lhs_t, rhs):
     out = nl.ndarray((m_size, n_size), dtype=lhs_t.dtype, buffer=nl.shared_hbm)
     for n in range(n_size // 512):
         right = nl.ndarray((128, num_k, 512), dtype=rhs.dtype, buffer=nl.sbuf)
-        nisa.dma_copy(dst=right, src=rhs.reshape((num_k, 128, n_size)).permute((1, 0, 2))[:, :, n * 512 : (n + 1) * 512])
+        nisa.dma_copy(
+            dst=right, src=rhs.reshape((num_k, 128, n_size)).permute((1, 0, 2))[:, :, n * 512 : (n + 1) * 512]
+        )
         for m in range(m_size // 128):
             left = nl.ndarray((128, num_k, 128), dtype=lhs_t.dtype, buffer=nl.sbuf)
             columns = slice(m * 128, (m + 1) * 128)
@@ -167,7 +169,10 @@ def main() -> None:
 
         def native_attention(tq=tq, tk=tk, tv=tv):
             scores = (tq @ tk.T) * 128**-0.5
-            return torch.softmax(scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), float("-inf")), -1) @ tv
+            return (
+                torch.softmax(scores.masked_fill(torch.ones_like(scores, dtype=torch.bool).triu(1), float("-inf")), -1)
+                @ tv
+            )
 
         ours = lambda: attention_example.attention(q, k, v, scale=128**-0.5)  # noqa: E731
         show(f"causal attention {length} x 128, torch {kind}", ratio(ours, native_attention, rounds))
@@ -175,7 +180,9 @@ def main() -> None:
     a, b = (rng.standard_normal((size, size)).astype(ml_dtypes.bfloat16) for _ in range(2))
     for kind in kinds:
         ta, tb = to_torch(a.T, kind), to_torch(b, kind)
-        show(f"matmul {size} cubed bf16, torch {kind}", ratio(lambda: matmul(a, b), lambda ta=ta, tb=tb: ta @ tb, rounds))
+        show(
+            f"matmul {size} cubed bf16, torch {kind}", ratio(lambda: matmul(a, b), lambda ta=ta, tb=tb: ta @ tb, rounds)
+        )
 
     arguments = mlp_example.inputs(tokens, 1024, 2560)
     for kind in kinds:
@@ -189,7 +196,10 @@ def main() -> None:
              ratio(lambda: mlp_example.rmsnorm_mlp(*arguments), native_mlp, rounds))  # fmt: skip
 
     small = [rng.standard_normal((1024, 1024)).astype(ml_dtypes.bfloat16) for _ in range(2)]
-    for name, peer in (("JAX Pallas, interpret mode", pallas_matmul(1024)), ("Triton's interpreter", triton_matmul(1024))):
+    for name, peer in (
+        ("JAX Pallas, interpret mode", pallas_matmul(1024)),
+        ("Triton's interpreter", triton_matmul(1024)),
+    ):
         if peer is None:
             print(f"matmul 1024 cubed against {name}: not installed")
         else:

@@ -13,11 +13,11 @@ from __future__ import annotations
 import sys
 
 import ml_dtypes
+import nki.isa as nisa
+import nki.language as nl
 import numpy as np
 
 import nki
-import nki.isa as nisa
-import nki.language as nl
 
 Q_TILE = 128
 K_TILE = 512

@@ -11,11 +11,11 @@ from __future__ import annotations
 import sys
 
 import ml_dtypes
+import nki.isa as nisa
+import nki.language as nl
 import numpy as np
 
 import nki
-import nki.isa as nisa
-import nki.language as nl
 
 TILE = 128
 WIDE = 512
@@ -120,7 +120,9 @@ def main(tokens: int = 256, width: int = 512, hidden: int = 1536) -> None:
     arguments = inputs(tokens, width, hidden)
     result = rmsnorm_mlp(*arguments)
     error = np.abs(result.astype(np.float64) - reference(*arguments)).max()
-    print(f"RMSNorm and gated MLP, {tokens} tokens, {width} -> {hidden}: largest difference from float64 is {error:.4f}")
+    print(
+        f"RMSNorm and gated MLP, {tokens} tokens, {width} -> {hidden}: largest difference from float64 is {error:.4f}"
+    )
     if not error < 0.05:
         raise SystemExit("the kernel does not match its reference")
 

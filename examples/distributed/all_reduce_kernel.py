@@ -1,18 +1,18 @@
 """A kernel on several ranks that adds up its tiles with a collective of its own.
 
-    trn launch --chip trn2 --cores 4 examples/distributed/all_reduce_kernel.py
+trn launch --chip trn2 --cores 4 examples/distributed/all_reduce_kernel.py
 """
 
 from __future__ import annotations
 
 import os
 
-import numpy as np
-
-import nki
 import nki.collectives as ncc
 import nki.isa as nisa
 import nki.language as nl
+import numpy as np
+
+import nki
 
 
 @nki.jit

@@ -46,7 +46,11 @@ def parallelise(net: nn.Module, mode: str, world: int) -> nn.Module:
         from torch.distributed.tensor import Replicate
         from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
-        return parallelize_module(net, mesh, {"0": ColwiseParallel(), "2": RowwiseParallel(), "4": ColwiseParallel(output_layouts=Replicate())})
+        return parallelize_module(
+            net,
+            mesh,
+            {"0": ColwiseParallel(), "2": RowwiseParallel(), "4": ColwiseParallel(output_layouts=Replicate())},
+        )
     return net
 
 

@@ -35,7 +35,12 @@ double(x)
 def trn(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
     environment = {k: v for k, v in os.environ.items() if k != "NEURON_PLATFORM_TARGET_OVERRIDE"}
     return subprocess.run(
-        [sys.executable, "-m", "opentrn", *arguments], cwd=cwd, capture_output=True, text=True, env=environment, timeout=100
+        [sys.executable, "-m", "opentrn", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=100,
     )
 
 

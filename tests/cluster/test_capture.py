@@ -64,7 +64,9 @@ assert abs(found.model.num_parameters / known.num_parameters - 1) < 0.001
 
 
 def python(code: str, folder) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=folder, capture_output=True, text=True, timeout=110)
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=folder, capture_output=True, text=True, timeout=110
+    )
 
 
 def test_a_plain_gpt_is_read_as_the_catalogue_has_it(tmp_path):
@@ -77,14 +79,21 @@ def test_a_plain_gpt_is_read_as_the_catalogue_has_it(tmp_path):
     ("script", "sentence"),
     [
         ("print('no training here')", "without asking for gradients"),
-        ("import torch\nw = torch.ones(3, requires_grad=True)\nm = torch.nn.Linear(3, 3)\nm(w).sum().backward()", "no repeated layers"),
+        (
+            "import torch\nw = torch.ones(3, requires_grad=True)\nm = torch.nn.Linear(3, 3)\nm(w).sum().backward()",
+            "no repeated layers",
+        ),
         ("raise ValueError('broken')", "ValueError: broken"),
     ],
 )
 def test_what_cannot_be_planned_is_one_sentence(tmp_path, script, sentence):
     (tmp_path / "train.py").write_text(script)
     run = subprocess.run(
-        [sys.executable, "-m", "opentrn", "plan", "--script", "train.py", "--chips", "16"], cwd=tmp_path, capture_output=True, text=True, timeout=110
+        [sys.executable, "-m", "opentrn", "plan", "--script", "train.py", "--chips", "16"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=110,
     )
     assert run.returncode == 1
     assert sentence in run.stderr and "Traceback" not in run.stderr

@@ -10,7 +10,9 @@ import pytest
 
 @pytest.fixture(scope="session")
 def matmul_profile():
-    spec = importlib.util.spec_from_file_location("profiling_kernels", Path(__file__).parents[1] / "profiling" / "conftest.py")
+    spec = importlib.util.spec_from_file_location(
+        "profiling_kernels", Path(__file__).parents[1] / "profiling" / "conftest.py"
+    )
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

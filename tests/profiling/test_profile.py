@@ -47,7 +47,9 @@ def test_nothing_gets_slower_when_one_thing_is_ideal(matmul_profile):
 
 def test_advice_names_the_line_that_reloads_data(matmul_profile):
     reload_lines = {e.line for e in matmul_profile.lines if "rhs[" in e.text}
-    found = [a for a in advice(matmul_profile) if "reloading" in a.text and int(a.line.rsplit(":", 1)[1]) in reload_lines]
+    found = [
+        a for a in advice(matmul_profile) if "reloading" in a.text and int(a.line.rsplit(":", 1)[1]) in reload_lines
+    ]
     assert found, "each rhs tile is loaded once for each of the 4 row blocks"
     assert "4 times" in found[0].text
     assert found[0].saving_us <= matmul_profile.latency_us

@@ -11,7 +11,9 @@ import click
 @click.argument("base", type=click.Path())
 @click.argument("new", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print the differences as JSON.")
-@click.option("--fail-above", type=float, metavar="PERCENT", help="Exit 1 if a kernel's latency grew by more than this.")
+@click.option(
+    "--fail-above", type=float, metavar="PERCENT", help="Exit 1 if a kernel's latency grew by more than this."
+)
 def command(base: str, new: str, as_json: bool, fail_above: float | None) -> None:
     """Compare BASE with NEW, both written by `trn profile --json`."""
     from opentrn.profiling import contract
@@ -28,7 +30,9 @@ def command(base: str, new: str, as_json: bool, fail_above: float | None) -> Non
     worse = [r for r in rows if r.figure == "latency_us" and r.ratio is not None
              and fail_above is not None and r.ratio > 1 + fail_above / 100]  # fmt: skip
     if worse:
-        names = ", ".join(f"{r.launch} {r.base:,.1f} -> {r.new:,.1f} us ({100 * (r.ratio or 0) - 100:+.1f} %)" for r in worse)
+        names = ", ".join(
+            f"{r.launch} {r.base:,.1f} -> {r.new:,.1f} us ({100 * (r.ratio or 0) - 100:+.1f} %)" for r in worse
+        )
         raise click.ClickException(f"slower by more than {fail_above:g} %: {names}")
 
 

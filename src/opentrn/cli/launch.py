@@ -11,9 +11,24 @@ import click
 @click.option("--chip", metavar="NAME|FILE", help="Chip to run on (default trn3).")
 @click.option("--nodes", default=1, show_default=True, help="Instances.")
 @click.option("--cores", default=2, show_default=True, help="Ranks on each instance, one a logical core.")
-@click.option("--on", "instance", metavar="NAME", help="Topology that prices the collectives (default: the chip's largest instance).")
-@click.option("--stall-timeout", default=60.0, show_default=True, help="Seconds without work on any rank that count as a deadlock.")
-@click.option("--json", "json_path", metavar="FILE", help="Write the collectives and their time as JSON ('-' for standard output).")
+@click.option(
+    "--on",
+    "instance",
+    metavar="NAME",
+    help="Topology that prices the collectives (default: the chip's largest instance).",
+)
+@click.option(
+    "--stall-timeout",
+    default=60.0,
+    show_default=True,
+    help="Seconds without work on any rank that count as a deadlock.",
+)
+@click.option(
+    "--json",
+    "json_path",
+    metavar="FILE",
+    help="Write the collectives and their time as JSON ('-' for standard output).",
+)
 @click.argument("script")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def command(
@@ -50,7 +65,13 @@ def _show(rows: list[dict], num_ranks: int, topology_name: str, nodes: int) -> N
     if not rows:
         return
     where = topology_name if nodes == 1 else f"{nodes} x {topology_name}"
-    table = Table(title=f"collectives of rank 0 of {num_ranks} on {where}", title_justify="left", box=None, pad_edge=False, header_style="dim")
+    table = Table(
+        title=f"collectives of rank 0 of {num_ranks} on {where}",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="dim",
+    )
     for title in ("operation", "bytes", "ranks", "calls", "us each", "us in all"):
         table.add_column(title, justify="left" if title == "operation" else "right")
     for row in rows[:12]:

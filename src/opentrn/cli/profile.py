@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 @click.command("profile", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": True})
 @click.argument("script", type=click.Path())
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-@click.option("--chip", help="trn1, trn2, trn3, trn4, inf2, or a hardware file (default: trn3, or what the environment says).")
+@click.option(
+    "--chip", help="trn1, trn2, trn3, trn4, inf2, or a hardware file (default: trn3, or what the environment says)."
+)
 @click.option("--no-values", is_flag=True, help="Trace shapes alone: no data is allocated and nothing is computed.")
 @click.option("--reorder", is_flag=True, help="Let the schedule reorder within dependencies, as the compiler may.")
 @click.option("--trace", "trace_path", metavar="FILE", help="Write a trace for ui.perfetto.dev.")
@@ -111,7 +113,9 @@ def _show(profile: Profile, number: int, num_lines: int) -> None:
     timeline, latency = profile.timeline, profile.latency_us
     energy = profile.energy.total_j
     cores = f", {profile.num_cores} cores" if profile.num_cores > 1 else ""
-    console.print(f"\n[bold]{profile.name}[/] #{number} on {profile.launch.chip}{cores}  ({profile.source})", soft_wrap=True)
+    console.print(
+        f"\n[bold]{profile.name}[/] #{number} on {profile.launch.chip}{cores}  ({profile.source})", soft_wrap=True
+    )
     if profile.launch.error is not None:
         console.print("[red]stopped half-way[/]; what ran until then:")
     console.print(
@@ -151,4 +155,8 @@ def _show(profile: Profile, number: int, num_lines: int) -> None:
         console.print(table)
     for found in advice(profile)[:4]:
         where = f" {Path(found.line.rsplit(':', 1)[0]).name}:{found.line.rsplit(':', 1)[1]}" if found.line else ""
-        console.print(f"[bold]up to {found.saving_us:,.1f} us[/]{where}: {found.text}".replace("`", ""), markup=True, soft_wrap=True)
+        console.print(
+            f"[bold]up to {found.saving_us:,.1f} us[/]{where}: {found.text}".replace("`", ""),
+            markup=True,
+            soft_wrap=True,
+        )

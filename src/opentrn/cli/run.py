@@ -17,7 +17,9 @@ __all__ = ["check", "command", "execute", "prepare"]
 
 
 @click.command("run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.option("--chip", metavar="NAME|FILE", help="Chip to run on: trn1, trn2, trn3, inf2, or a TOML file (default trn3).")
+@click.option(
+    "--chip", metavar="NAME|FILE", help="Chip to run on: trn1, trn2, trn3, inf2, or a TOML file (default trn3)."
+)
 @click.option(
     "--uninitialized", type=click.Choice(["error", "warn", "ignore"]), default="error", show_default=True,
     help="What a use of memory never written does.",

@@ -183,7 +183,9 @@ def _on_host(torch: Any) -> Any:
     from torch.overrides import TorchFunctionMode
 
     class OnHost(TorchFunctionMode):
-        def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        def __torch_function__(
+            self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+        ) -> Any:
             return func(*[_moved(torch, a) for a in args], **{k: _moved(torch, v) for k, v in (kwargs or {}).items()})
 
     return OnHost()
@@ -225,7 +227,7 @@ def _described(seen: _Seen, name: str) -> Captured:
         ffn, gated = int(getattr(config, "moe_intermediate_size", 0) or getattr(config, "intermediate_size", 0)), True
     if not ffn:
         raise _unlike(name, "its layers hold no pair of linear layers that widen and narrow again")
-    parameters = {n: p for n, p in seen.model.named_parameters()}
+    parameters = dict(seen.model.named_parameters())
     total = sum(p.numel() for p in parameters.values())
     bias = any(n.endswith("bias") and ".norm" not in n and "ln" not in n for n in parameters)
     layer_norm = any(

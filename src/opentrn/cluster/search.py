@@ -117,7 +117,7 @@ class _Ray:
         if self._started:
             _check_reachable(address)
             try:
-                ray.init(address=None if address == "local" else address, log_to_driver=False, logging_level="error")
+                ray.init(address=None if address == "local" else address, log_to_driver=False, logging_level=40)
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise OpenTrnError(f"cannot reach a Ray cluster at {address!r}: {error}") from None
         self.num_workers = max(1, int(ray.cluster_resources().get("CPU", 1)))

@@ -22,7 +22,9 @@ def as_rows(tensor: NkiTensor, kernel: str, tiles: int) -> NkiTensor:
     columns = tensor.shape[-1]
     limit = nl.tile_size.total_available_sbuf_size // (8 * tiles)
     if columns > limit:
-        raise ValidationError(f"{kernel}: rows have {columns} elements and {limit} fit into SBUF; split the last dimension")
+        raise ValidationError(
+            f"{kernel}: rows have {columns} elements and {limit} fit into SBUF; split the last dimension"
+        )
     return tensor.reshape((tensor.size // columns, columns))
 
 

@@ -131,7 +131,10 @@ def _tables(p: Profile) -> Iterator[Advice]:
 
 
 def _buffers(p: Profile) -> Iterator[Advice]:
-    for cause, what in ((Cause.BUFFER_REUSE, "another tensor's bytes"), (Cause.OVERWRITE, "a tensor that is still in use")):
+    for cause, what in (
+        (Cause.BUFFER_REUSE, "another tensor's bytes"),
+        (Cause.OVERWRITE, "a tensor that is still in use"),
+    ):
         rows = p.path.edges[p.path.edges[:, 2] == cause, 0].tolist()
         us = p.path.waits_us.get(cause.name.lower(), 0.0)
         if not rows:
@@ -151,7 +154,9 @@ def _engine_bound(p: Profile) -> Iterator[Advice]:
         if us < 0.3 * p.latency_us:
             continue
         entry = next((e for e in p.lines if e.engine == name), None)
-        others = {n: b for n, b in p.timeline.engine_busy_us.items() if n in ("vector", "scalar", "gpsimd") and n != name}
+        others = {
+            n: b for n, b in p.timeline.engine_busy_us.items() if n in ("vector", "scalar", "gpsimd") and n != name
+        }
         idle = min(others, key=lambda n: others[n])
         where = f"{entry.file}:{entry.line}" if entry else ""
         text = f" (`{_shorten(entry.text)}` is the longest)" if entry else ""

@@ -24,7 +24,17 @@ class Difference:
         return self.new / self.base if self.base else None
 
 
-_FIGURES = ("latency_us", "dma_busy_us", "hbm_bytes", "flops", "mfu", "mbu", "energy_j", "sbuf_peak_bytes", "psum_peak_bytes")
+_FIGURES = (
+    "latency_us",
+    "dma_busy_us",
+    "hbm_bytes",
+    "flops",
+    "mfu",
+    "mbu",
+    "energy_j",
+    "sbuf_peak_bytes",
+    "psum_peak_bytes",
+)
 
 
 def compare(base: dict[str, Any], new: dict[str, Any]) -> list[Difference]:

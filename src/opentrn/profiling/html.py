@@ -102,8 +102,15 @@ def _launch(p: Profile) -> dict[str, Any]:
         "what_if": p.what_ifs if len(timeline) <= _MAX_BARS else {},
         "energy": {name: part.value for name, part in p.energy.by_level.items()},
         "lines": [
-            {"at": f"{e.file}:{e.line}", "text": e.text, "what": ", ".join(e.instructions), "n": e.count,
-             "critical": e.critical_us, "busy": e.busy_us, "hbm": e.hbm_bytes}
+            {
+                "at": f"{e.file}:{e.line}",
+                "text": e.text,
+                "what": ", ".join(e.instructions),
+                "n": e.count,
+                "critical": e.critical_us,
+                "busy": e.busy_us,
+                "hbm": e.hbm_bytes,
+            }
             for e in p.lines[:200]
         ],  # fmt: skip
         "advice": [{"us": a.saving_us, "at": a.line, "text": a.text} for a in advice(p)],

@@ -56,7 +56,9 @@ def by_line(timeline: Timeline, path: CriticalPath) -> list[LineTime]:
         crit = np.bincount(site, critical[rows], num_sites)
         traffic = np.bincount(site, (timeline.read_bytes + timeline.written_bytes)[rows], num_sites)
         pair = np.bincount(
-            site.astype(np.int64) * len(ENGINES) + timeline.engine[rows], timeline.busy_ns[rows], num_sites * len(ENGINES)
+            site.astype(np.int64) * len(ENGINES) + timeline.engine[rows],
+            timeline.busy_ns[rows],
+            num_sites * len(ENGINES),
         ).reshape(num_sites, len(ENGINES))
         names: dict[int, set[str]] = {}
         for s, p in np.unique(np.stack([site, program.plan]), axis=1).T.tolist():

@@ -40,7 +40,17 @@ class CriticalPath:
 
 
 # Parts of the path that are no engine's work, after the engines in the table of charges.
-_EXTRA = ("idle", "semaphore", "dma_latency", "dma_issue", "act_table_load", "clock_warmup", "dma_load", "dma_store", "dma_move")
+_EXTRA = (
+    "idle",
+    "semaphore",
+    "dma_latency",
+    "dma_issue",
+    "act_table_load",
+    "clock_warmup",
+    "dma_load",
+    "dma_store",
+    "dma_move",
+)
 _IDLE, _SEMAPHORE, _LATENCY, _ISSUE, _TABLE, _CLOCK, _LOAD = range(len(ENGINES), len(ENGINES) + 7)
 _DIRECTIONS = {"load": 0, "store": 1, "move": 2}
 

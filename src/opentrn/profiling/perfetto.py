@@ -118,7 +118,11 @@ class _Writer:
             event.type = pb.TrackEvent.TYPE_SLICE_BEGIN
             event.track_uuid = track
             event.name = titles[plan]
-            for key, value in (("operands", operands[plan]), ("source", lines[site]), ("waited", Cause(cause[row]).name.lower())):
+            for key, value in (
+                ("operands", operands[plan]),
+                ("source", lines[site]),
+                ("waited", Cause(cause[row]).name.lower()),
+            ):
                 note = event.debug_annotations.add()
                 note.name, note.string_value = key, value
             if row in producers:
@@ -153,5 +157,8 @@ def bars(profile: Profile) -> tuple[np.ndarray, np.ndarray, list[str]]:
     same = key[order][1:] == key[order][:-1]
     following[order[:-1][same]] = start[order[1:][same]]
     stop = np.maximum(np.minimum(stop, following), start)
-    names = [timeline.queues[q] if q >= 0 else ENGINES[e] for q, e in zip(timeline.queue.tolist(), timeline.engine.tolist(), strict=True)]
+    names = [
+        timeline.queues[q] if q >= 0 else ENGINES[e]
+        for q, e in zip(timeline.queue.tolist(), timeline.engine.tolist(), strict=True)
+    ]
     return start, stop, names

@@ -39,4 +39,3 @@ def loop_order(program: Program) -> list[tuple[int, int]]:
             before = stores[stores < mine[0]][-_LAST_STORES:]
             pairs += [(int(s), int(load)) for load in mine for s in before]
     return pairs
-

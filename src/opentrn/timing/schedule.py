@@ -118,7 +118,8 @@ class _Schedule:
         window_ns = hardware.get("pe_didt_window_exact_ns", 0.0) if self.what_if != "warm_clock" else 0.0
         # What the two cores of a stack draw from it together; a core alone is held by its DMA engines.
         hbm_ns_per_byte = 1.0 / hardware.hbm_stack_bandwidth_gb_per_s
-        result = engines.run(
+        run: Any = engines.run  # compiled: its arguments are columns, too many to check one by one
+        result = run(
             plan,
             core_of,
             stream_of.astype(np.int64),
@@ -288,5 +289,6 @@ class _Schedule:
             return parts[0]
         base = np.cumsum([0] + [len(p[1]) for p in parts])
         begin = np.concatenate([p[0][:-1] + base[c] for c, p in enumerate(parts)] + [base[-1:]])
-        joined = (begin, *(np.concatenate([p[k] for p in parts]) for k in (1, 2, 3)))
+        producers, sorts, reuses = (np.concatenate([p[k] for p in parts]) for k in (1, 2, 3))
+        joined = (begin, producers, sorts, reuses)
         return meetings.join(self.cores, self.offsets, column["stream"][plan], joined)

@@ -14,7 +14,8 @@ _REPEAT = 12
 
 
 def _place(where: str, *shape: int, dtype: str = "float32") -> Any:
-    return psum(*shape, dtype) if where == "psum" else sbuf(*shape, dtype=dtype)
+    rows, columns = shape
+    return psum(rows, columns, dtype) if where == "psum" else sbuf(rows, columns, dtype=dtype)
 
 
 @builder
