@@ -3,7 +3,7 @@
 import pytest
 
 from opentrn.errors import ValidationError
-from opentrn.kernels.attention import attention
+from opentrn.kernels.attending import attention
 from opentrn.nki import launch
 
 torch = pytest.importorskip("torch")

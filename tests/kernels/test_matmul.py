@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from opentrn.kernels.matmul import bmm, matmul
+from opentrn.kernels.dense import bmm, matmul
 from opentrn.nki import launch
 
 TYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16, "float16": np.float16}

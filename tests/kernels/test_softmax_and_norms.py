@@ -3,7 +3,7 @@
 import pytest
 
 from opentrn.errors import ValidationError
-from opentrn.kernels import norms, softmax
+from opentrn.kernels import norms, softmaxes
 from opentrn.nki import launch
 
 torch = pytest.importorskip("torch")
@@ -31,8 +31,8 @@ def test_softmax_and_gradient(chip, dtype, shape, name):
     expected = getattr(torch, name)(wide, -1)
     rounded = expected.detach().to(x.dtype)
     with launch.session(chip=chip):
-        check(getattr(softmax, name)(x), expected.detach(), dtype)
-        moved = getattr(softmax, f"{name}_backward")(gradient, rounded)
+        check(getattr(softmaxes, name)(x), expected.detach(), dtype)
+        moved = getattr(softmaxes, f"{name}_backward")(gradient, rounded)
     expected.backward(gradient.double())
     scale = 1 + gradient.double().sum(-1).abs().max() if name == "log_softmax" else 1
     check((moved.double() / scale).to(x.dtype), wide.grad / scale, dtype)
@@ -51,4 +51,4 @@ def test_norms(chip, dtype, shape):
 
 def test_rows_that_do_not_fit_are_refused():
     with pytest.raises(ValidationError, match="fit into SBUF"):
-        softmax.softmax(torch.zeros(1, 100_000))
+        softmaxes.softmax(torch.zeros(1, 100_000))

@@ -9,15 +9,16 @@ import importlib
 from typing import Any
 
 _WHERE = {
-    "matmul": "matmul",
-    "bmm": "matmul",
-    "softmax": "softmax",
-    "log_softmax": "softmax",
-    "softmax_backward": "softmax",
-    "log_softmax_backward": "softmax",
+    "matmul": "dense",
+    "bmm": "dense",
+    "softmax": "softmaxes",
+    "log_softmax": "softmaxes",
+    "softmax_backward": "softmaxes",
+    "log_softmax_backward": "softmaxes",
     "rms_norm": "norms",
     "layer_norm": "norms",
-    "attention": "attention",
+    "attention": "attending",
+    "fused_rows": "rows",
 }
 
 __all__ = sorted(_WHERE)
@@ -26,9 +27,7 @@ __all__ = sorted(_WHERE)
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"opentrn.kernels has no kernel {name!r}; it has {', '.join(__all__)}")
-    module = importlib.import_module(f"opentrn.kernels.{_WHERE[name]}")
-    # Importing a submodule binds its name here, over the kernels that share it: bind the kernels last.
-    for kernel, file in _WHERE.items():
-        if file == _WHERE[name]:
-            globals()[kernel] = getattr(module, kernel)
-    return globals()[name]
+    # No file has the name of a kernel: importing a submodule binds its name here.
+    value = getattr(importlib.import_module(f"opentrn.kernels.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
