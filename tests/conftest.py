@@ -1,7 +1,6 @@
-import pytest
-
 """Settings that hold for every test."""
 
+import pytest
 from hypothesis import settings
 
 # No deadline for a single example: the first one may compile a kernel, and machines under test are shared.
