@@ -37,6 +37,14 @@ def test_parallel_training_has_the_losses_of_one_rank(single, mode):
     assert "collectives of rank 0 of 2" in run.stdout
 
 
+def test_a_pipeline_has_the_losses_of_the_whole_model():
+    run = launch("--cores", "2", str(EXAMPLES / "pipeline.py"))
+    assert run.returncode == 0, run.stderr
+    pairs = re.findall(r"loss ([0-9.]+), whole model ([0-9.]+)", run.stdout)
+    assert len(pairs) == 3
+    assert all(float(ours) == pytest.approx(float(theirs), abs=2e-6) for ours, theirs in pairs)
+
+
 def test_kernels_of_different_ranks_meet_in_their_collectives():
     run = launch("--cores", "3", str(EXAMPLES / "all_reduce_kernel.py"))
     assert run.returncode == 0 and "every element is 14" in run.stdout
