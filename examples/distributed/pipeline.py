@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributed.pipelining import PipelineStage, Schedule1F1B
 
 DEVICE = BACKEND = "neuron"
-WIDTH, BATCH, MICRO_BATCHES, STEPS = 32, 16, 4, 3
+WIDTH, BATCH, MICRO_BATCHES, STEPS = 32, 16, 8, 3
 
 
 def stage(index: int) -> nn.Module:
