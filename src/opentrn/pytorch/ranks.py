@@ -13,6 +13,7 @@ import socket
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from opentrn.errors import DeadlockError, OpenTrnError
 __all__ = ["Job", "launch", "priced"]
 
 _POLL_S = 0.2
+_IDLE_RATIO = 0.01
 _MAX_RANKS = 512
 
 
@@ -146,7 +148,7 @@ def _rank_main(rank: int, size: int, ranks_per_node: int, ports: list[int], scri
 def _watch(pids: dict[int, int], folder: Path, stall_timeout_s: float) -> None:
     """Wait for all ranks; end the job when one fails or all of them stall."""
     waiting = dict(pids)
-    last_work, last_seen = time.monotonic(), -1.0
+    samples: deque[tuple[float, float]] = deque()  # (time, CPU seconds of the ranks that still run)
     while waiting:
         for rank, pid in list(waiting.items()):
             done, status = os.waitpid(pid, os.WNOHANG)
@@ -156,13 +158,17 @@ def _watch(pids: dict[int, int], folder: Path, stall_timeout_s: float) -> None:
             code = os.waitstatus_to_exitcode(status)
             if code:
                 raise _failed(rank, code, folder)
-            last_work = time.monotonic()
+            samples.clear()
         if not waiting:
             break
         used = sum(_cpu_seconds(pid) for pid in waiting.values())
-        if used > last_seen + 0.02 * len(waiting):
-            last_work, last_seen = time.monotonic(), used
-        if time.monotonic() - last_work > stall_timeout_s:
+        now = time.monotonic()
+        samples.append((now, used))
+        while len(samples) > 1 and samples[1][0] <= now - stall_timeout_s:
+            samples.popleft()
+        since, before = samples[0]
+        # Threads of the communication libraries wake up now and then; a rank at work uses most of a CPU, or its share of one.
+        if now - since >= stall_timeout_s and used - before < _IDLE_RATIO * (now - since) * len(waiting):
             raise _stalled(waiting, folder, stall_timeout_s)
         time.sleep(_POLL_S)
     _relay(folder / "err-0")
