@@ -170,16 +170,18 @@ def _notes(found: "Plan", migration_usd: float | None) -> list[str]:
 
 
 def _write(found: "Plan", notes: list[str], options: dict[str, Any]) -> None:
+    from opentrn.profiling.contract import write_atomically
+
     if options["json_path"]:
         text = json.dumps(found.as_json(), indent=2, allow_nan=False)
         if options["json_path"] == "-":
             click.echo(text)
         else:
-            _write_text(Path(options["json_path"]), text + "\n")
+            write_atomically(options["json_path"], text + "\n")
     if options["html_path"]:
         from opentrn.cluster.report import plan_html
 
-        _write_text(options["html_path"], plan_html(found, notes))
+        write_atomically(options["html_path"], plan_html(found, notes))
     for path, draw in (
         (options["plot_path"], _draw_frontier),
         (options["plot_pipeline"], _draw_pipeline),
@@ -189,13 +191,6 @@ def _write(found: "Plan", notes: list[str], options: dict[str, Any]) -> None:
             from opentrn.cluster.pictures import save_picture
 
             save_picture(draw(found), path)
-
-
-def _write_text(path: Path, text: str) -> None:
-    try:
-        path.write_text(text)
-    except OSError as error:
-        raise OpenTrnError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def _draw_frontier(found: "Plan") -> Any:

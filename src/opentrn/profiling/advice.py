@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from opentrn.profiling.profile import Profile
-from opentrn.timing import ENGINES, Cause
+from opentrn.timing import Cause
 
 __all__ = ["Advice", "advice"]
 
@@ -183,6 +183,3 @@ def _line(p: Profile, row: int) -> str:
 
 def _shorten(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-assert "dma" in ENGINES
